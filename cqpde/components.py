@@ -1,0 +1,116 @@
+"""The state inside the solvers: d^2 real components of a Hermitian matrix, in front of the cells.
+
+Order: the diagonal ``rho_00 ... rho_{d-1,d-1}``, then ``Re rho_ab`` for all ``a < b``, then ``Im rho_ab``. Hermiticity is
+then exact by construction, a real linear map of Hermitian matrices is a real ``d^2 x d^2`` matrix, and the trace is the
+sum of the first ``d`` components. This module alone converts.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+Array = np.ndarray
+
+
+@cache
+def upper_pairs(d: int) -> tuple[Array, Array]:
+    """Row and column indices of the elements above the diagonal, in the order of the components."""
+    return np.triu_indices(d, 1)
+
+
+def to_components(rho: Array) -> Array:
+    """Turn ``(d, d, *cells)`` complex into ``(d^2, *cells)`` real components (the Hermitian part is taken)."""
+    d = rho.shape[0]
+    a, b = upper_pairs(d)
+    upper = 0.5 * (rho[a, b] + rho[b, a].conj())
+    return np.concatenate([rho[range(d), range(d)].real, upper.real, upper.imag])
+
+
+def to_matrix(components: Array) -> Array:
+    """Turn ``(d^2, *cells)`` real components into ``(d, d, *cells)`` complex Hermitian matrices."""
+    d = int(round(components.shape[0] ** 0.5))
+    a, b = upper_pairs(d)
+    rho = np.zeros((d, d) + components.shape[1:], dtype=complex)
+    rho[range(d), range(d)] = components[:d]
+    m = len(a)
+    upper = components[d : d + m] + 1j * components[d + m :]
+    rho[a, b], rho[b, a] = upper, upper.conj()
+    return rho
+
+
+@cache
+def _bases(d: int) -> tuple[Array, Array]:
+    """Matrices ``E[c]`` with rho = sum_c x_c E[c], and ``R`` with x = real part of R . vec(rho)."""
+    eye = np.eye(d * d)
+    e = np.moveaxis(to_matrix(eye), -1, 0)  # (d^2, d, d)
+    r = np.zeros((d * d, d, d), dtype=complex)
+    a, b = upper_pairs(d)
+    m = len(a)
+    r[range(d), range(d), range(d)] = 1.0
+    for k in range(m):
+        r[d + k, a[k], b[k]] = 0.5
+        r[d + k, b[k], a[k]] = 0.5
+        r[d + m + k, a[k], b[k]] = -0.5j
+        r[d + m + k, b[k], a[k]] = 0.5j
+    return e, r
+
+
+def superoperator(left: Array, right: Array) -> Array:
+    """Real matrix of ``rho -> (X rho Y + h.c.) / 2`` on the components.
+
+    Parameters
+    ----------
+    left, right : array, shape (..., d, d)
+        ``X`` and ``Y``. For ``K rho K^+`` pass ``K`` and ``K^+``; for ``{M, rho}`` use ``2 * superoperator(M, 1)``
+        (``M rho + rho M^+``, any ``M``).
+
+    Returns
+    -------
+    array, shape (..., d^2, d^2)
+    """
+    d = left.shape[-1]
+    e, r = _bases(d)
+    x, y = np.broadcast_arrays(left, right)
+    image = np.einsum("...ij,cjk,...kl->...cil", x, e, y, optimize=True)
+    return np.real(np.einsum("ril,...cil->...rc", r, image, optimize=True))
+
+
+def _adjoint(m: Array) -> Array:
+    return np.conj(np.swapaxes(m, -1, -2))
+
+
+def sandwich(k: Array) -> Array:
+    """Real matrix of ``rho -> K rho K^+``; ``k`` has shape (..., d, d)."""
+    return superoperator(k, _adjoint(k))
+
+
+def left_right(m: Array) -> Array:
+    """Real matrix of ``rho -> M rho + rho M^+``; ``m`` has shape (..., d, d)."""
+    return 2.0 * superoperator(m, np.eye(m.shape[-1]))
+
+
+def dissipator(a: Array, b: Array, weight: Array) -> Array:
+    """Real matrix of ``Re-part of w ( A rho B^+ - {B^+ A, rho}/2 )``, Hermitian-symmetrised.
+
+    A sum over index pairs with a Hermitian weight matrix is Hermiticity-preserving as a whole, so summing the symmetrised
+    terms gives that sum exactly.
+    """
+    w = weight[..., None, None]
+    jump = superoperator(w * a, _adjoint(b))
+    return jump - 0.5 * left_right(w * (_adjoint(b) @ a))
+
+
+def min_eigenvalues(rho_components: Array) -> Array:
+    """Smallest eigenvalue of the density matrix in every cell, shape ``cells``."""
+    c = rho_components
+    d = int(round(c.shape[0] ** 0.5))
+    if d == 1:
+        return c[0]
+    if d == 2:
+        # accurate for nearly pure states: det / largest eigenvalue would lose nothing here, the plain form loses eps*trace
+        mean, half = 0.5 * (c[0] + c[1]), 0.5 * (c[0] - c[1])
+        return mean - np.sqrt(half * half + c[2] * c[2] + c[3] * c[3])
+    rho = np.moveaxis(to_matrix(c), (0, 1), (-2, -1))
+    return np.linalg.eigvalsh(rho)[..., 0]

@@ -1,0 +1,71 @@
+"""Errors and warnings of cqpde: every message names the argument, the rule, the value found and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CqpdeError(Exception):
+    """Base of all errors raised on purpose by cqpde.
+
+    Parameters
+    ----------
+    argument : str
+        The argument, key or file that is wrong.
+    rule : str
+        What must hold.
+    found : object
+        The value that was found.
+    remedy : str
+        What to do about it.
+    """
+
+    def __init__(self, argument: str, rule: str, found: object = "", remedy: str = "") -> None:
+        self.argument, self.rule, self.found, self.remedy = argument, rule, found, remedy
+        text = f"{argument}: {rule}"
+        if found != "":
+            text += f"; found {found}"
+        if remedy:
+            text += f". {remedy}"
+        super().__init__(text if text.endswith((".", "?")) else text + ".")
+
+
+class ModelError(CqpdeError):
+    """A coefficient of the master equation is malformed or unphysical."""
+
+
+class GridError(CqpdeError):
+    """A grid, an axis or a boundary is malformed or has no meaning for the model."""
+
+
+class StateError(CqpdeError):
+    """An initial state is not a normalised hybrid state on its grid."""
+
+
+class OptionError(CqpdeError):
+    """An option of a function or command is unknown, malformed or ignored by the chosen method."""
+
+
+class ConfigError(CqpdeError):
+    """A TOML file or an expression in it cannot be accepted."""
+
+
+class FileError(CqpdeError):
+    """A file cannot be read or written, or is not one of cqpde's."""
+
+
+class SolverError(CqpdeError):
+    """A run was stopped because its result would not be finite, physical or within tolerance."""
+
+
+class CqpdeWarning(UserWarning):
+    """Something a physicist should know of about a run that is still valid."""
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """Return ``Did you mean 'x'? `` for the closest of ``options``, and always list the options."""
+    options = list(options)
+    close = difflib.get_close_matches(name, options, n=1)
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Known: {', '.join(options)}"

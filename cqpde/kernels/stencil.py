@@ -1,0 +1,127 @@
+"""Apply a block stencil: the generator of the finite-volume scheme, on components-first fields.
+
+One kernel serves any number of axes and levels. A *term* adds ``coef[source] * x[col, source]`` to component ``row`` of the
+cell at ``source + offset``; coefficients are addressed by strides that are zero along axes on which they do not depend.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+Array = np.ndarray
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def stencil_step(
+    x: Array, y: Array, acc: Array, shape: Array, periodic: Array, offsets: Array, first: Array,
+    row: Array, col: Array, base: Array, strides: Array, coef: Array, alpha: float, beta: float, gamma: float, weight: float,
+) -> None:  # fmt: skip
+    """``y <- alpha G x + beta x + gamma y`` and ``acc <- acc + weight y``, in one pass over memory.
+
+    Parameters
+    ----------
+    x, y, acc : array (components, cells)
+        Cells in C order of ``shape``; ``y`` and ``acc`` are updated in place and must not alias ``x``.
+    shape, periodic : int64 array (axes,)
+        Cells per axis; 1 where an axis closes on itself.
+    offsets : int64 array (groups, axes)
+        Where each group of terms sends what it reads.
+    first : int64 array (groups + 1,)
+        First term of each group.
+    row, col, base : int64 array (terms,)
+        Component written, component read, start of the coefficient in ``coef``.
+    strides : int64 array (terms, axes)
+        Strides of the coefficient in its source cell.
+    """
+    n_axes = shape.shape[0]
+    n = shape[n_axes - 1]
+    n_lines = x.shape[1] // n
+    n_comp = x.shape[0]
+    for index in prange(n_lines):
+        line = np.int64(index)  # prange counts unsigned, and unsigned with signed makes float
+        start = line * n
+        for r in range(n_comp):
+            for k in range(start, start + n):
+                y[r, k] = beta * x[r, k] + gamma * y[r, k]
+        for g in range(offsets.shape[0]):
+            # the line that this group reads from, and where its coefficients start
+            rest, stride, source, inside = line, 1, 0, True
+            for axis in range(n_axes - 2, -1, -1):
+                i = rest % shape[axis] - offsets[g, axis]
+                rest //= shape[axis]
+                if i < 0 or i >= shape[axis]:
+                    if periodic[axis]:
+                        i %= shape[axis]
+                    else:
+                        inside = False
+                source += i * stride
+                stride *= shape[axis]
+            if not inside:
+                continue
+            shift = offsets[g, n_axes - 1]
+            low = max(0, shift)
+            high = min(n, n + shift)
+            for e in range(first[g], first[g + 1]):
+                c0, rest = base[e], source
+                for axis in range(n_axes - 2, -1, -1):
+                    c0 += (rest % shape[axis]) * strides[e, axis]
+                    rest //= shape[axis]
+                r, c, cs = row[e], col[e], strides[e, n_axes - 1]
+                s0 = source * n
+                if cs == 0:
+                    a = alpha * coef[c0]
+                    for k in range(low, high):
+                        y[r, start + k] += a * x[c, s0 + k - shift]
+                else:
+                    for k in range(low, high):
+                        y[r, start + k] += alpha * coef[c0 + (k - shift) * cs] * x[c, s0 + k - shift]
+                if periodic[n_axes - 1] and shift != 0:
+                    wrap = n if shift > 0 else -n
+                    for k in range(0 if shift > 0 else high, low if shift > 0 else n):
+                        j = k - shift + wrap
+                        y[r, start + k] += alpha * coef[c0 + j * cs] * x[c, s0 + j]
+        if weight != 0.0:
+            for r in range(n_comp):
+                for k in range(start, start + n):
+                    acc[r, k] += weight * y[r, k]
+
+
+@njit(cache=True, nogil=True)
+def link_step(x: Array, y: Array, acc: Array, source: Array, target: Array, value: Array, alpha: float, weight: float) -> None:
+    """Add scalar links ``alpha value x[:, source]`` to ``y[:, target]`` (and ``weight`` times that to ``acc``)."""
+    for c in range(x.shape[0]):
+        for k in range(source.shape[0]):
+            change = alpha * value[k] * x[c, source[k]]
+            y[c, target[k]] += change
+            acc[c, target[k]] += weight * change
+
+
+@njit(cache=True, nogil=True)
+def escape_rate(x: Array, cells: Array, index: Array, matrices: Array, batch: int, out: Array) -> None:
+    """Add the escape rate ``sum_k W[index k] x[:, cells k]`` of each batch entry to ``out`` (batch, components)."""
+    n_comp = x.shape[0]
+    size = x.shape[1] // batch
+    for b in range(batch):
+        for k in range(cells.shape[0]):
+            j = b * size + cells[k]
+            w = index[k]
+            for r in range(n_comp):
+                total = 0.0
+                for c in range(n_comp):
+                    m = matrices[w, r, c]
+                    if m != 0.0:
+                        total += m * x[c, j]
+                out[b, r] += total
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def copy_step(x: Array, y: Array) -> None:
+    """``y <- x``: the plain copy against which the other kernels are measured."""
+    n = x.shape[1]
+    blocks = 64
+    for index in prange(blocks):
+        b = np.int64(index)
+        for r in range(x.shape[0]):
+            for k in range(b * n // blocks, (b + 1) * n // blocks):
+                y[r, k] = x[r, k]
