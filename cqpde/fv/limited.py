@@ -21,6 +21,10 @@ Array = np.ndarray
 _KIND = {"periodic": PERIODIC, "specular": SPECULAR}
 
 
+class StepTooLong(SolverError):
+    """A step over which the characteristics cannot be traced; the step control tries a shorter one."""
+
+
 @dataclass
 class LimitedTransport:
     """The sub-flow of the drift along the noise-free axes, as a symmetric sequence of one-axis remaps."""
@@ -30,13 +34,20 @@ class LimitedTransport:
     axes: list[int]
     _feet: dict[tuple[int, float, float], tuple[Array, Array, int]] = field(default_factory=dict)
 
-    def step(self, x: Array, spare: Array, escaped: Array, t: float, dt: float, reverse: bool) -> tuple[Array, Array]:
-        """Advance ``x`` by ``dt`` in the order of the axes (or the reverse); adds to ``escaped`` (batch, faces, components).
+    def step(self, x: Array, spare: Array, escaped: Array, t: float, dt: float) -> tuple[Array, Array]:
+        """Advance ``x`` from ``t`` by ``dt``; adds to ``escaped`` (batch, faces, components).
 
-        Returns the new state and the buffer that is free now.
+        Several axes go half a step in order and half a step in reverse order. Overwrites ``x`` and ``spare``; returns the new state
+        and the buffer that is free then.
         """
-        for i in reversed(self.axes) if reverse else self.axes:
-            x, spare = self._remap(x, spare, escaped, i, t, dt), x
+        if len(self.axes) == 1:
+            return self._remap(x, spare, escaped, self.axes[0], t, dt), x
+        half = 0.5 * dt
+        for i in self.axes[:-1]:
+            x, spare = self._remap(x, spare, escaped, i, t, half), x
+        x, spare = self._remap(x, spare, escaped, self.axes[-1], t, dt), x
+        for i in reversed(self.axes[:-1]):
+            x, spare = self._remap(x, spare, escaped, i, t + half, half), x
         return x, spare
 
     def _remap(self, x: Array, out: Array, escaped: Array, i: int, t: float, dt: float) -> Array:
@@ -107,12 +118,12 @@ class LimitedTransport:
         if not np.all(np.isfinite(cells)):
             raise SolverError(f"D1C ({axis.name})", "the drift must be finite along its characteristics", "a non-finite foot", "Move the box or regularise the drift")
         if np.any(np.diff(cells, axis=i) < 0):
-            raise SolverError(f"D1C ({axis.name})", "characteristics must not cross within a step", f"a step of {dt:.3g}", "Use a smaller dt_max")
+            raise StepTooLong(f"D1C ({axis.name})", "characteristics must not cross within a step", f"a step of {dt:.3g}", "Use a smaller dt_max")
         reach = max(0.0, float(np.max(-cells)), float(np.max(cells)) - axis.n)
         open_ends = all(end.kind in ("open", "outflow") for end in axis.ends)
         ghosts = 3 if open_ends else int(np.ceil(reach)) + 3
         if not open_ends and reach > axis.n:
-            raise SolverError("dt", f"a step may carry nothing further than once across {axis.name}", f"{reach:.0f} cells of {axis.n}", "Use a smaller dt_max")
+            raise StepTooLong("dt", f"a step may carry nothing further than once across {axis.name}", f"{reach:.0f} cells of {axis.n}", "Use a smaller dt_max")
         lines_first = np.moveaxis(cells, i, -1)
         feet = np.ascontiguousarray(lines_first.reshape(-1, axis.n + 1))
         others = tuple(n for k, n in enumerate(grid.shape) if k != i)
@@ -125,15 +136,11 @@ class LimitedTransport:
         mesh = grid.mesh()
         inside, flips = _continued(axis, position)
         mesh[axis.name] = inside
-        v = self.model.drift(_scattered(mesh), t)[i]
+        v = self.model.drift(mesh, t)[i]
         for name, mask in flips.items():
             flipped = {**mesh, name: -mesh[name]}
-            v = np.where(mask, -self.model.drift(_scattered(flipped), t)[i], v)
+            v = np.where(mask, -self.model.drift(flipped, t)[i], v)
         return v
-
-
-def _scattered(mesh: dict[str, Array]) -> dict[str, Array]:
-    return mesh
 
 
 def _continued(axis: Axis, position: Array) -> tuple[Array, dict[str, Array]]:

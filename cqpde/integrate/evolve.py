@@ -1,0 +1,210 @@
+r"""Advance a state in time: one exponential where that is exact, symmetric splitting with error control where it is not.
+
+Without limited transport and with coefficients constant in time the generator's exponential is the answer, to round-off. Otherwise
+one step is :math:`E(dt/2)\,T(dt)\,E(dt/2)`: E the exponential of the generator at the step's midpoint, T the limited transport.
+Every factor is completely positive (T: positive), so the whole is, at order 2. Each step is done once as a whole and once as two
+halves; the halves are kept, a third of the difference estimates their error. Both remap the same number of times: the characteristics
+of T are exact, so what a remap loses is error of the grid, not of time, and must not drive the step to zero. Completely positive
+trace-preserving maps do not expand the trace norm, so the sum of the steps' errors bounds the run's time error.
+
+Time is counted in integer fractions ``2^-k`` of the run. Output times inside a step are reached by a side step that the run itself
+does not take, so asking for more output does not change the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..components import upper_pairs
+from ..errors import SolverError
+from ..fv.assemble import Layout
+from ..fv.generator import Generator, make_generator
+from ..fv.limited import LimitedTransport, StepTooLong
+from ..grid import Grid
+from ..model import Model
+from .exponential import Exponential
+
+Array = np.ndarray
+
+#: Largest rate * time that one exponential spans.
+MAX_SPAN = 2000.0
+
+#: Finest step: the run's length over two to this power.
+MAX_LEVEL = 40
+
+
+@dataclass
+class Progress:
+    """Counters of a run, as they stand at an output."""
+
+    steps: int = 0
+    rejected: int = 0
+    dt: float = 0.0
+    time_error: float = 0.0
+    applications: int = 0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The state at an output time: components (d^2, batch * cells) and escaped matrices (batch, faces, d^2)."""
+
+    index: int
+    t: float
+    x: Array
+    escaped: Array
+    progress: Progress
+
+
+class Propagator:
+    """One step of the scheme at order 2, with the generator of the time it needs."""
+
+    def __init__(self, model: Model, grid: Grid, plan: Layout, transport: str, t0: float) -> None:
+        self.model, self.grid, self.plan, self.transport = model, grid, plan, transport
+        self.exponential = Exponential()
+        self.limited = LimitedTransport(model, grid, plan.drifting) if transport == "limited" and plan.drifting else None
+        self._time, self._generator = t0, make_generator(model, grid, t0, plan, transport)
+        self.peclet = self._generator.peclet
+
+    @property
+    def exact(self) -> bool:
+        """Whether a step has no time error."""
+        return self.limited is None and not self.model.time_dependent
+
+    def generator(self, t: float) -> Generator:
+        """The generator at time ``t`` (the last one is kept)."""
+        if self.model.time_dependent and t != self._time:
+            self._time, self._generator = t, make_generator(self.model, self.grid, t, self.plan, self.transport)
+            self.peclet = max(self.peclet, self._generator.peclet)
+        return self._generator
+
+    def step(self, x: Array, e: Array, t: float, dt: float, remaps: int = 1) -> tuple[Array, Array]:
+        """``E(dt/2) T(dt) E(dt/2)`` from ``t`` to ``t + dt``, the transport done in ``remaps`` equal parts."""
+        g = self.generator(t + 0.5 * dt)
+        if self.limited is None:
+            return self.exponential(g, x, e, dt)
+        x, e = self.exponential(g, x, e, 0.5 * dt)
+        spare = np.empty_like(x)
+        for k in range(remaps):
+            x, spare = self.limited.step(x, spare, e, t + k * dt / remaps, dt / remaps)
+        return self.exponential(g, x, e, 0.5 * dt)
+
+    def two_halves(self, x: Array, e: Array, t: float, dt: float) -> tuple[Array, Array]:
+        """Two steps of ``dt/2``; the exponentials in the middle are one where the coefficients do not change."""
+        half = 0.5 * dt
+        if self.limited is None or self.model.time_dependent or len(self.plan.drifting) > 1:
+            return self.step(*self.step(x, e, t, half), t + half, half)
+        g = self._generator
+        x, e = self.exponential(g, x, e, 0.5 * half)
+        x, spare = self.limited.step(x, np.empty_like(x), e, t, half)
+        x, e = self.exponential(g, x, e, half)
+        x, _ = self.limited.step(x, spare, e, t + half, half)
+        return self.exponential(g, x, e, 0.5 * half)
+
+
+def trace_norm_bound(x: Array, batch: int, volume: float) -> float:
+    """Largest over the batch of ``sqrt(d) sum_cells |x|_Frobenius volume``, an upper bound of the integrated trace norm."""
+    d = int(round(x.shape[0] ** 0.5))
+    squares = np.sum(x[:d] ** 2, axis=0) + 2.0 * np.sum(x[d:] ** 2, axis=0)
+    return float(d**0.5 * volume * np.sqrt(squares).reshape(batch, -1).sum(axis=1).max())
+
+
+def _require_finite(x: Array, grid: Grid, t: float, step: int) -> None:
+    if np.isfinite(float(np.sum(x))):
+        return
+    component, place = np.argwhere(~np.isfinite(x))[0]
+    cell = np.unravel_index(place % int(np.prod(grid.shape)), grid.shape)
+    where = ", ".join(f"{a.name} = {a.centers[i]:.5g}" for a, i in zip(grid.axes, cell, strict=True))
+    d = int(round(x.shape[0] ** 0.5))
+    a, b = upper_pairs(d)
+    pairs = [(i, i) for i in range(d)] + 2 * list(zip(a.tolist(), b.tolist(), strict=True))
+    raise SolverError("rho", "must stay finite", f"element {pairs[component]} at {where}, t = {t:.6g}, step {step}", "Check the coefficients there, or reduce dt_max")
+
+
+def evolve(
+    propagator: Propagator, x: Array, batch: int, times: Array, tol: float, dt_max: float, report: Callable[[float], None]
+) -> Iterator[Frame]:
+    """Yield a :class:`Frame` at every one of ``times``, the first being the start.
+
+    Parameters
+    ----------
+    x : array (d^2, batch * cells)
+    tol : float
+        Bound of the time error of the whole run in integrated trace norm.
+    report : callable
+        Told the model time after every step.
+
+    Raises
+    ------
+    SolverError
+        If the state becomes non-finite or no step length meets ``tol``.
+    """
+    grid = propagator.grid
+    e = np.zeros((batch, 2 * grid.ndim, x.shape[0]))
+    progress = Progress()
+    yield Frame(0, float(times[0]), x, e, Progress())
+    run = _exact_run if propagator.exact else _controlled_run
+    yield from run(propagator, x, e, batch, times, tol, dt_max, report, progress)
+
+
+def _exact_run(
+    propagator: Propagator, x: Array, e: Array, batch: int, times: Array, tol: float, dt_max: float, report: Callable[[float], None], progress: Progress
+) -> Iterator[Frame]:
+    bounds = propagator.generator(float(times[0])).bounds
+    longest = min(dt_max, MAX_SPAN / max(bounds.rate + bounds.frequency, 1e-300))
+    for index in range(1, len(times)):
+        start, length = float(times[index - 1]), float(times[index] - times[index - 1])
+        pieces = max(1, int(np.ceil(length / longest)))
+        for k in range(pieces):
+            x, e = propagator.step(x, e, start + k * length / pieces, length / pieces)
+            progress.steps += 1
+            _require_finite(x, propagator.grid, start + (k + 1) * length / pieces, progress.steps)
+            report(start + (k + 1) * length / pieces)
+        progress.dt = length / pieces
+        progress.applications = propagator.exponential.applications
+        yield Frame(index, float(times[index]), x, e, Progress(**vars(progress)))
+
+
+def _controlled_run(
+    propagator: Propagator, x: Array, e: Array, batch: int, times: Array, tol: float, dt_max: float, report: Callable[[float], None], progress: Progress
+) -> Iterator[Frame]:
+    start, length = float(times[0]), float(times[-1] - times[0])
+    level = max(4, int(np.ceil(np.log2(length / dt_max)))) if dt_max < length else 4
+    coarsest = 0 if dt_max >= length else max(0, int(np.ceil(np.log2(length / dt_max))))
+    done, index = 0, 1  # done counts steps of the present level
+    while done < 1 << level:
+        t, dt = start + length * done / (1 << level), length / (1 << level)
+        try:
+            whole, _ = propagator.step(x, e, t, dt, remaps=2)
+            fine, fine_e = propagator.two_halves(x, e, t, dt)
+            error = trace_norm_bound(fine - whole, batch, propagator.grid.cell_volume) / 3.0
+        except StepTooLong:
+            error = np.inf
+        allowed = tol * dt / length
+        if not error <= allowed:
+            if level >= MAX_LEVEL or np.isnan(error):
+                _require_finite(fine, propagator.grid, t + dt, progress.steps)
+                raise SolverError("tol", "no step meets the tolerance", f"error {error:.3g} per step of {dt:.3g} at t = {t:.6g}", "Raise tol or refine the grid")
+            level, done, progress.rejected = level + 1, 2 * done, progress.rejected + 1
+            continue
+        _require_finite(fine, propagator.grid, t + dt, progress.steps)
+        progress.steps += 1
+        progress.dt = dt
+        progress.time_error += error
+        progress.applications = propagator.exponential.applications
+        last = done + 1 == 1 << level
+        while index < len(times) and (last or times[index] <= t + dt):
+            ahead = float(times[index]) - t
+            if index == len(times) - 1 or abs(ahead - dt) <= 1e-12 * length:
+                frame_x, frame_e = fine, fine_e
+            else:
+                frame_x, frame_e = propagator.two_halves(x, e, t, ahead)
+            yield Frame(index, float(times[index]), frame_x, frame_e, Progress(**vars(progress)))
+            index += 1
+        x, e = fine, fine_e
+        done += 1
+        report(t + dt)
+        if done % 2 == 0 and level > coarsest and error < allowed / 6.0:
+            level, done = level - 1, done // 2
