@@ -1,16 +1,54 @@
 """Full hybrid distributions rho(z, t) of classical-quantum master equations.
 
+The names below are loaded when they are first used, so that ``import cqpde`` and ``cqpde --help`` are quick.
+
 >>> import cqpde as cq
 >>> cq.Grid(q=(-5, 5, 128), p=(-7, 7, 64)).shape
 (128, 64)
 """
 
-from .coefficients import sampled
-from .components import min_eigenvalues
-from .fv.generator import generator
-from .grid import Grid
-from .initial import State, correlated, from_array, gaussian, point, product
-from .model import Model, healed
-from .operators import *
-from . import observables
-from .solve import solve
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import models, observables
+    from .coefficients import sampled
+    from .errors import CqpdeError, CqpdeWarning
+    from .fv.generator import generator
+    from .grid import Grid
+    from .initial import State, correlated, from_array, gaussian, point, product
+    from .io import load, save
+    from .model import Model, healed
+    from .operators import basis, destroy, identity, ket, projector, sigmam, sigmap, sigmax, sigmay, sigmaz, tensor
+    from .solve import solve
+
+_WHERE = {
+    "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "generator": "fv.generator", "Grid": "grid",
+    "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
+    "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "model", "solve": "solve",
+    **dict.fromkeys(
+        ("basis", "destroy", "identity", "ket", "projector", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "tensor"), "operators"
+    ),
+}  # fmt: skip
+
+__all__ = [
+    "CqpdeError", "CqpdeWarning", "Grid", "Model", "State", "basis", "correlated", "destroy", "from_array", "gaussian", "generator",
+    "healed", "identity", "ket", "load", "models", "observables", "point", "product", "projector", "sampled", "save", "sigmam",
+    "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "tensor",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("models", "observables"):
+        return import_module(f".{name}", __name__)
+    if name not in _WHERE:
+        raise AttributeError(f"module 'cqpde' has no attribute {name!r}")
+    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

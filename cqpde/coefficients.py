@@ -166,7 +166,7 @@ class Coefficient:
         symbols = [sympy.Symbol(c, real=True) for c in self.coordinates] + [sympy.Symbol("t", real=True)]
         rename = {s.name: s for s in symbols}
         expressions = [e.subs({s: rename[s.name] for s in e.free_symbols}) for e in self._symbolic.values()]
-        return sympy.lambdify(symbols, expressions, modules="numpy", cse=True)
+        return sympy.lambdify(symbols, expressions, modules=["scipy", "numpy"], cse=True)
 
     # -- evaluating ----------------------------------------------------------------------------------------------------
     def entries(self, z: Mesh, t: float) -> Array:

@@ -1,0 +1,32 @@
+"""Models that ship with cqpde, and how each is run by name.
+
+To add one: a file here with a function that returns a :class:`cqpde.Model`, a ``setup`` function, and a line in ``CATALOGUE``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import ModelError, did_you_mean
+from .linear_diosi import linear_diosi, linear_diosi_exact, linear_diosi_setup
+from .setup import Setup
+
+#: Name -> setup function; its keyword arguments are the model's parameters.
+CATALOGUE: dict[str, Callable[..., Setup]] = {"linear_diosi": linear_diosi_setup}
+
+
+def setup(name: str, **parameters: Any) -> Setup:
+    """Return model, grid, initial state and times of a shipped model as ``cqpde run NAME`` uses them."""
+    if name not in CATALOGUE:
+        raise ModelError("model", "must be the name of a shipped model", repr(name), did_you_mean(name, CATALOGUE))
+    import inspect
+
+    known = inspect.signature(CATALOGUE[name]).parameters
+    for key in parameters:
+        if key not in known:
+            raise ModelError(f"{name}({key}=...)", "the model has no such parameter", repr(key), did_you_mean(key, known))
+    return CATALOGUE[name](**parameters)
+
+
+__all__ = ["CATALOGUE", "Setup", "linear_diosi", "linear_diosi_exact", "setup"]

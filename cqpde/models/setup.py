@@ -1,0 +1,46 @@
+"""What it takes to run a model by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import ModelError
+from ..grid import Grid
+from ..initial import State
+from ..model import Model
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model with a grid, an initial state and times.
+
+    Attributes
+    ----------
+    model : Model
+    grid : Grid
+    rho0 : State
+    times : array
+    exact : callable or None
+        ``exact(grid, t)`` returns the exact density matrix (d, d, *cells) where there is one.
+    """
+
+    model: Model
+    grid: Grid
+    rho0: State
+    times: Array
+    exact: Callable[[Grid, float], Array] | None = None
+
+
+def require_parameters(name: str, positive: Mapping[str, Any], finite: Mapping[str, Any]) -> None:
+    """Refuse parameters that are not numbers, not finite, or not positive where they must be."""
+    for rule, group in (("positive", positive), ("finite", finite)):
+        for key, value in group.items():
+            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+            if not number or not np.isfinite(value) or (rule == "positive" and value <= 0):
+                raise ModelError(f"{name}({key}=...)", f"must be a {rule} number", repr(value), "Correct the parameter")
