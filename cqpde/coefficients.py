@@ -230,6 +230,8 @@ def collapse(array: Array, n: int) -> Array:
 
 def stack(entries: Array, n: int) -> Array:
     """Turn an object array of entries into one array ``(*broadcast cells, *matrix)``."""
+    if entries.size == 0:
+        return np.zeros((1,) * n + entries.shape, dtype=complex)
     flat = np.broadcast_arrays(*entries.reshape(-1))
     return np.stack(flat, axis=-1).reshape(flat[0].shape + entries.shape)
 

@@ -45,6 +45,7 @@ MAX_TEXT = 2000  #: characters of one expression
 MAX_MATRIX_TEXT = 20_000  #: characters of all entries of a matrix
 MAX_NODES = 400  #: numbers, names, operations and calls in one expression
 MAX_DEPTH = 60  #: nested parentheses, calls and powers
+MAX_CALLS = 3  #: functions of coordinates inside each other
 MAX_POWER = 64  #: magnitude of any number inside an exponent
 MAX_DIGITS = 40  #: digits of an integer
 MAX_VALUE = 1e300  #: magnitude of a constant
@@ -442,8 +443,16 @@ def _scalar_function(function: Callable[..., Any], probe: Any = None) -> Callabl
     def call(name: str, arguments: list[Any], reading: _Reading) -> Any:
         if any(isinstance(argument, _Operator) for argument in arguments):
             raise reading.refuse(f"{name} takes scalars", "an operator", "Apply it to each coefficient")
-        _predict(probe or function, arguments, reading)
-        return _settle(function(*arguments), reading)
+        value = _predict(probe or function, arguments, reading)
+        if value is None:
+            if max(_calls(argument) for argument in arguments) >= MAX_CALLS:
+                # SymPy's search for the sign or the real part of nested functions takes exponential time
+                raise reading.refuse(f"functions must be nested at most {MAX_CALLS} deep", f"more, in {name}(...)")
+            return _settle(function(*arguments), reading)
+        exact = all(_weigh(a, reading)[0] <= MAX_EXACT // 2 and not a.has(sympy.Float) for a in arguments)
+        result = function(*arguments) if exact else None
+        # sin(pi/6) is worth keeping exact; of cosh(cosh(2)) even the sign costs SymPy seconds
+        return _number(value) if result is None or result.has(sympy.Function) else _settle(result, reading)
 
     return call
 
@@ -456,9 +465,15 @@ def _exp(name: str, arguments: list[Any], reading: _Reading) -> Any:
     return _scalar_function(sympy.exp)(name, arguments, reading)
 
 
-def _abs(x: Any) -> Any:
-    # SymPy expands the product of a sum with its conjugate, which takes exponential time for products of sums
-    return sympy.Abs(x, evaluate=x.is_Number)
+def _calls(x: Any) -> int:
+    """Return how deep the functions in a formula are nested."""
+    inner = max((_calls(argument) for argument in x.args), default=0)
+    return inner + isinstance(x, sympy.Function)
+
+
+def _inert(function: Any, *rest: Any) -> Callable[[Any], Any]:
+    """Return a function that SymPy leaves alone: it expands products of sums to find signs, in exponential time."""
+    return lambda x: function(x, *rest, evaluate=bool(x.is_number))
 
 
 def _conj(x: Any) -> Any:
@@ -545,10 +560,10 @@ _FUNCTIONS: dict[str, tuple[Callable[[str, list[Any], _Reading], Any], int, int]
     "tanh": (_scalar_function(sympy.tanh), 1, 1),
     "atan": (_scalar_function(sympy.atan), 1, 1),
     "atan2": (_scalar_function(sympy.atan2), 2, 2),
-    "abs": (_scalar_function(_abs, sympy.Abs), 1, 1),
-    "sign": (_scalar_function(sympy.sign), 1, 1),
+    "abs": (_scalar_function(_inert(sympy.Abs), sympy.Abs), 1, 1),
+    "sign": (_scalar_function(_inert(sympy.sign), sympy.sign), 1, 1),
     "erf": (_scalar_function(sympy.erf), 1, 1),
-    "heaviside": (_scalar_function(sympy.Heaviside), 1, 1),
+    "heaviside": (_scalar_function(_inert(sympy.Heaviside, sympy.Rational(1, 2)), sympy.Heaviside), 1, 1),
     "conj": (_scalar_function(_conj, sympy.conjugate), 1, 1),
     "dag": (_dag, 1, 1),
     "tensor": (_tensor, 1, MAX_DIM),
@@ -585,6 +600,10 @@ def _settle(expr: Any, reading: _Reading) -> Any:
     size, value = _weigh(expr, reading)
     if value is None or size <= MAX_EXACT:
         return expr
+    return _number(value)
+
+
+def _number(value: complex) -> Any:
     return sympy.Float(value.real) + (sympy.I * sympy.Float(value.imag) if value.imag else 0)
 
 
@@ -632,11 +651,10 @@ def _finite(function: Any, values: list[complex], reading: _Reading) -> complex:
     return value
 
 
-def _predict(function: Any, arguments: list[Any], reading: _Reading) -> None:
-    """Refuse a function of constants whose value overflows, before SymPy tries to find it exactly."""
+def _predict(function: Any, arguments: list[Any], reading: _Reading) -> complex | None:
+    """Return the value of a function of constants, refused if it overflows before SymPy tries to find it exactly."""
     values = [value for _, value in (_weigh(argument, reading) for argument in arguments) if value is not None]
-    if len(values) == len(arguments):
-        _finite(function, values, reading)
+    return _finite(function, values, reading) if len(values) == len(arguments) else None
 
 
 def _check_exponent(exponent: Any, reading: _Reading) -> None:

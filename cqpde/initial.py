@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .coefficients import Coefficient, Point, Sampled
-from .errors import ModelError, StateError, did_you_mean
+from .errors import StateError, did_you_mean
 from .grid import Grid
 
 Array = np.ndarray

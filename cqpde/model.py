@@ -21,7 +21,6 @@ semi-definite in a traceless operator basis (eq. (6)).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from .coefficients import Coefficient, Mesh, Sampled, _is_symbolic, collapse, stack
-from .errors import CqpdeWarning, ModelError, OptionError, did_you_mean
+from .errors import ModelError, OptionError, did_you_mean
 from .grid import RESERVED, Grid
 
 Array = np.ndarray

@@ -47,7 +47,7 @@ def check_model(model: Model, grid: Grid, t: float, mode: str) -> float:
                 cell = tuple(np.argwhere(bad)[0])
                 label = name + "".join(f"[{i}]" for i in index)
                 raise ModelError(label, "must be finite on every cell", f"{entries[index][cell]} at {_place(grid, cell, bad.shape)}", "Move the box or regularise")
-        fields[name] = stack(entries, n) if entries.size else np.zeros((1,) * n + entries.shape, dtype=complex)
+        fields[name] = stack(entries, n)
     _require_small(grid, "H", "must be Hermitian", fields["H"] - _adjoint(fields["H"]), fields["H"], n)
     _require_small(grid, "D0", "must be Hermitian", fields["D0"] - _adjoint(fields["D0"]), fields["D0"], n)
     _require_small(grid, "excess", "must be Hermitian", fields["excess"] - _adjoint(fields["excess"]), fields["excess"], n)

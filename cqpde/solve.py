@@ -125,7 +125,7 @@ def solve(
     if any(s.grid != grid for s in states):
         raise OptionError("rho0", "all states of a batch must be on one grid", "different grids", "Make them with the same Grid")
     probes = _probe_times(model, times)
-    margin = float(np.nanmin([model.check(grid, at, check) for at in probes]))
+    margin = min(model.check(grid, at, check) for at in probes)
     plan = layout(model, grid, probes)
     if transport != "limited" and not plan.drifting:
         raise OptionError("transport", "has no effect: no axis drifts without noise", repr(transport), "Leave it out")

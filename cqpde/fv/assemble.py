@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..components import dissipator, left_right, sandwich
+from ..components import dissipator, half_widths, left_right, sandwich
 from ..errors import GridError
 from ..grid import Grid
 from ..model import Model, pseudo_inverse
@@ -28,6 +28,11 @@ class Bounds:
     rate: float = 0.0
     drift: float = 0.0
     frequency: float = 0.0
+
+    def add(self, rate: float, drift: float) -> None:
+        """Widen the dissipative ellipse."""
+        self.rate += rate
+        self.drift += drift
 
 
 @dataclass
@@ -96,8 +101,7 @@ def assemble(model: Model, grid: Grid, t: float, plan: Layout, transport: str) -
     for i in plan.drifting:
         if transport == "upwind":
             rate = add_upwind(builder, model, grid, t, i)
-            bounds.rate += rate
-            bounds.drift += rate
+            bounds.add(rate, rate)
         elif transport == "linear":
             bounds.frequency += add_linear(builder, model, grid, t, i)
     return builder, bounds, peclet
@@ -117,7 +121,9 @@ def _add_side(builder: StencilBuilder, bounds: Bounds, side: Interface) -> None:
     order = -0.25j * (side.sign * 2.0 * r * skew + r * y * skew)
     local = left_right(-0.5 * loss - 1j * order)
     if np.any(side.missing):
-        local = local + dissipator(side.A, side.A, 0.5 * side.missing)
+        missing = dissipator(side.A, side.A, 0.5 * side.missing)
+        local = local + missing
+        bounds.add(*half_widths(missing))
     jump = sandwich(kraus)
     axes = [i for i, e in enumerate(side.offset) if e]
     ends = {i: grid.axes[i].ends[1 if side.sign > 0 else 0].kind for i in axes}
@@ -138,6 +144,7 @@ def _add_side(builder: StencilBuilder, bounds: Bounds, side: Interface) -> None:
             escaping = np.where(resolved[..., None, None], scalar, end(jump))
         else:
             wall, escaping = half, np.zeros_like(half)
+        bounds.add(*half_widths(half))
         shape = list(np.broadcast_shapes(local.shape[: grid.ndim], wall.shape[: grid.ndim]))
         shape[i] = n
         local = np.broadcast_to(local, (*shape, d * d, d * d)).copy()
@@ -180,6 +187,4 @@ def _add_local(builder: StencilBuilder, bounds: Bounds, model: Model, grid: Grid
             return
     if np.any(total):
         builder.matrix(here, total)
-        strength = float(np.max(np.linalg.norm(total, ord=2, axis=(-2, -1))))
-        bounds.rate += strength
-        bounds.drift += strength
+        bounds.add(*half_widths(total))

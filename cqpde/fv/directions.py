@@ -194,7 +194,7 @@ def _decompose(s: Array, grid: Grid, block: tuple[int, ...]) -> tuple[Array, Arr
 
 
 def _correlated_interfaces(model: Model, grid: Grid, t: float, block: tuple[int, ...]) -> Iterator[Interface]:
-    n, m = grid.ndim, len(block)
+    n = grid.ndim
     found: dict[tuple[int, ...], dict[int, Interface]] = {}
     s, _, _ = _scaled(model, grid, t, block, np.zeros(n))
     offsets, weights = _decompose(s, grid, block)

@@ -117,7 +117,104 @@ def _limit(buf: Array, j: int, start: int, weights: Array, d: int, trial: Array,
     return theta
 
 
+#: Blocks of lines that a parallel sweep hands out.
+BLOCKS = 64
+
+#: Below this many values a sweep is not worth a second thread.
+PARALLEL_WORK = 4_000
+
+
+@njit(cache=True, nogil=True)
+def _remap_lines(
+    line0: int, line1: int,
+    x: Array, out: Array, n: int, after: int, feet: Array, foot_of_line: Array, lower: int, upper: int, mirror: Array,
+    ghosts: int, d: int, control: Array, primitive: Array, leak: Array,
+) -> None:  # fmt: skip
+    """Do the lines ``line0 <= line < line1`` of :func:`remap`."""
+    n_comp = x.shape[0]
+    buf = np.zeros((n_comp, n + 2 * ghosts))
+    theta = np.zeros(n + 2 * ghosts)
+    start = np.zeros(n + 2 * ghosts, dtype=np.int64)
+    part = np.zeros((n_comp, n + 1))
+    cell = np.zeros(n + 1, dtype=np.int64)
+    w = np.zeros(5)
+    trial = np.zeros((2, n_comp))
+    work = np.zeros((d, d), dtype=np.complex128)
+    low_valid = ghosts if lower == OPEN else 0
+    high_valid = n + ghosts if upper == OPEN else n + 2 * ghosts
+    for line in range(line0, line1):
+        origin = (line // after) * n * after + line % after
+        other = (mirror[line] // after) * n * after + mirror[line] % after
+        for c in range(n_comp):
+            for k in range(n):
+                buf[c, ghosts + k] = x[c, origin + k * after]
+            for k in range(ghosts):
+                if lower == PERIODIC:
+                    buf[c, ghosts - 1 - k] = x[c, origin + ((-1 - k) % n) * after]
+                elif lower == SPECULAR:
+                    buf[c, ghosts - 1 - k] = x[c, other + min(k, n - 1) * after]
+                if upper == PERIODIC:
+                    buf[c, ghosts + n + k] = x[c, origin + (k % n) * after]
+                elif upper == SPECULAR:
+                    buf[c, ghosts + n + k] = x[c, other + max(n - 1 - k, 0) * after]
+        for j in range(low_valid, high_valid):
+            s = min(max(j - 2, low_valid), high_valid - 5)
+            start[j] = s
+            theta[j] = _limit(buf, j, s, control[j - s], d, trial, work)
+        pattern = foot_of_line[line]
+        for i in range(n + 1):
+            position = feet[pattern, i] + ghosts
+            if lower == OPEN:
+                position = max(position, float(ghosts))
+            if upper == OPEN:
+                position = min(position, float(n + ghosts))
+            j = min(int(np.floor(position)), high_valid - 1)
+            xi = position - j
+            cell[i] = j
+            for m in range(5):
+                value = 0.0
+                for power in range(5, 0, -1):
+                    value = (value + primitive[j - start[j], m, power]) * xi
+                w[m] = value
+            th = theta[j]
+            for c in range(n_comp):
+                value = 0.0
+                for m in range(5):
+                    value += w[m] * buf[c, start[j] + m]
+                part[c, i] = th * value + (1.0 - th) * xi * buf[c, j]
+        for i in range(n):
+            j0, j1 = cell[i], cell[i + 1]
+            for c in range(n_comp):
+                value = part[c, i + 1] - part[c, i]
+                for j in range(j0, j1):
+                    value += buf[c, j]
+                out[c, origin + i * after] = value
+        for c in range(n_comp):
+            value = 0.0
+            if lower == OPEN:
+                value = part[c, 0]
+                for j in range(ghosts, cell[0]):
+                    value += buf[c, j]
+            leak[0, c, line] = value
+            value = 0.0
+            if upper == OPEN:
+                for j in range(cell[n], n + ghosts):
+                    value += buf[c, j]
+                value -= part[c, n]
+            leak[1, c, line] = value
+
+
 @njit(cache=True, parallel=True, nogil=True)
+def _remap_parallel(
+    x: Array, out: Array, n: int, after: int, feet: Array, foot_of_line: Array, lower: int, upper: int, mirror: Array,
+    ghosts: int, d: int, control: Array, primitive: Array, leak: Array,
+) -> None:  # fmt: skip
+    n_lines = x.shape[1] // n
+    for index in prange(BLOCKS):
+        b = np.int64(index)  # prange counts unsigned, and unsigned with signed makes float
+        _remap_lines(b * n_lines // BLOCKS, (b + 1) * n_lines // BLOCKS, x, out, n, after, feet, foot_of_line, lower, upper, mirror, ghosts, d, control, primitive, leak)
+
+
 def remap(
     x: Array, out: Array, n: int, after: int, feet: Array, foot_of_line: Array, lower: int, upper: int, mirror: Array,
     ghosts: int, d: int, control: Array, primitive: Array, leak: Array,
@@ -140,78 +237,7 @@ def remap(
     leak : array (2, components, lines)
         Content (in units of one cell) that left through each open end.
     """
-    n_comp = x.shape[0]
-    n_lines = x.shape[1] // n
-    blocks = min(n_lines, 64)
-    for index in prange(blocks):
-        block = np.int64(index)
-        buf = np.zeros((n_comp, n + 2 * ghosts))
-        theta = np.zeros(n + 2 * ghosts)
-        start = np.zeros(n + 2 * ghosts, dtype=np.int64)
-        part = np.zeros((n_comp, n + 1))
-        cell = np.zeros(n + 1, dtype=np.int64)
-        w = np.zeros(5)
-        trial = np.zeros((2, n_comp))
-        work = np.zeros((d, d), dtype=np.complex128)
-        low_valid = ghosts if lower == OPEN else 0
-        high_valid = n + ghosts if upper == OPEN else n + 2 * ghosts
-        for line in range(block * n_lines // blocks, (block + 1) * n_lines // blocks):
-            origin = (line // after) * n * after + line % after
-            other = (mirror[line] // after) * n * after + mirror[line] % after
-            for c in range(n_comp):
-                for k in range(n):
-                    buf[c, ghosts + k] = x[c, origin + k * after]
-                for k in range(ghosts):
-                    if lower == PERIODIC:
-                        buf[c, ghosts - 1 - k] = x[c, origin + ((-1 - k) % n) * after]
-                    elif lower == SPECULAR:
-                        buf[c, ghosts - 1 - k] = x[c, other + min(k, n - 1) * after]
-                    if upper == PERIODIC:
-                        buf[c, ghosts + n + k] = x[c, origin + (k % n) * after]
-                    elif upper == SPECULAR:
-                        buf[c, ghosts + n + k] = x[c, other + max(n - 1 - k, 0) * after]
-            for j in range(low_valid, high_valid):
-                s = min(max(j - 2, low_valid), high_valid - 5)
-                start[j] = s
-                theta[j] = _limit(buf, j, s, control[j - s], d, trial, work)
-            pattern = foot_of_line[line]
-            for i in range(n + 1):
-                position = feet[pattern, i] + ghosts
-                if lower == OPEN:
-                    position = max(position, float(ghosts))
-                if upper == OPEN:
-                    position = min(position, float(n + ghosts))
-                j = min(int(np.floor(position)), high_valid - 1)
-                xi = position - j
-                cell[i] = j
-                for m in range(5):
-                    value = 0.0
-                    for power in range(5, 0, -1):
-                        value = (value + primitive[j - start[j], m, power]) * xi
-                    w[m] = value
-                th = theta[j]
-                for c in range(n_comp):
-                    value = 0.0
-                    for m in range(5):
-                        value += w[m] * buf[c, start[j] + m]
-                    part[c, i] = th * value + (1.0 - th) * xi * buf[c, j]
-            for i in range(n):
-                j0, j1 = cell[i], cell[i + 1]
-                for c in range(n_comp):
-                    value = part[c, i + 1] - part[c, i]
-                    for j in range(j0, j1):
-                        value += buf[c, j]
-                    out[c, origin + i * after] = value
-            for c in range(n_comp):
-                value = 0.0
-                if lower == OPEN:
-                    value = part[c, 0]
-                    for j in range(ghosts, cell[0]):
-                        value += buf[c, j]
-                leak[0, c, line] = value
-                value = 0.0
-                if upper == OPEN:
-                    for j in range(cell[n], n + ghosts):
-                        value += buf[c, j]
-                    value -= part[c, n]
-                leak[1, c, line] = value
+    if x.size > PARALLEL_WORK:
+        _remap_parallel(x, out, n, after, feet, foot_of_line, lower, upper, mirror, ghosts, d, control, primitive, leak)
+    else:
+        _remap_lines(0, x.shape[1] // n, x, out, n, after, feet, foot_of_line, lower, upper, mirror, ghosts, d, control, primitive, leak)

@@ -12,34 +12,24 @@ from numba import njit, prange
 Array = np.ndarray
 
 
-@njit(cache=True, parallel=True, nogil=True)
-def stencil_step(
+#: Blocks of lines that a parallel sweep hands out.
+BLOCKS = 64
+
+#: Below this many multiply-adds a sweep is not worth a second thread.
+PARALLEL_WORK = 200_000
+
+
+@njit(cache=True, nogil=True)
+def _stencil_lines(
+    line0: int, line1: int,
     x: Array, y: Array, acc: Array, shape: Array, periodic: Array, offsets: Array, first: Array,
     row: Array, col: Array, base: Array, strides: Array, coef: Array, alpha: float, beta: float, gamma: float, weight: float,
 ) -> None:  # fmt: skip
-    """``y <- alpha G x + beta x + gamma y`` and ``acc <- acc + weight y``, in one pass over memory.
-
-    Parameters
-    ----------
-    x, y, acc : array (components, cells)
-        Cells in C order of ``shape``; ``y`` and ``acc`` are updated in place and must not alias ``x``.
-    shape, periodic : int64 array (axes,)
-        Cells per axis; 1 where an axis closes on itself.
-    offsets : int64 array (groups, axes)
-        Where each group of terms sends what it reads.
-    first : int64 array (groups + 1,)
-        First term of each group.
-    row, col, base : int64 array (terms,)
-        Component written, component read, start of the coefficient in ``coef``.
-    strides : int64 array (terms, axes)
-        Strides of the coefficient in its source cell.
-    """
+    """Do the lines ``line0 <= line < line1`` of :func:`stencil_step`."""
     n_axes = shape.shape[0]
     n = shape[n_axes - 1]
-    n_lines = x.shape[1] // n
     n_comp = x.shape[0]
-    for index in prange(n_lines):
-        line = np.int64(index)  # prange counts unsigned, and unsigned with signed makes float
+    for line in range(line0, line1):
         start = line * n
         for r in range(n_comp):
             for k in range(start, start + n):
@@ -88,6 +78,50 @@ def stencil_step(
 
 
 @njit(cache=True, nogil=True)
+def _stencil_serial(
+    x: Array, y: Array, acc: Array, shape: Array, periodic: Array, offsets: Array, first: Array,
+    row: Array, col: Array, base: Array, strides: Array, coef: Array, alpha: float, beta: float, gamma: float, weight: float,
+) -> None:  # fmt: skip
+    _stencil_lines(0, x.shape[1] // shape[-1], x, y, acc, shape, periodic, offsets, first, row, col, base, strides, coef, alpha, beta, gamma, weight)
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def _stencil_parallel(
+    x: Array, y: Array, acc: Array, shape: Array, periodic: Array, offsets: Array, first: Array,
+    row: Array, col: Array, base: Array, strides: Array, coef: Array, alpha: float, beta: float, gamma: float, weight: float,
+) -> None:  # fmt: skip
+    n_lines = x.shape[1] // shape[-1]
+    for index in prange(BLOCKS):
+        b = np.int64(index)  # prange counts unsigned, and unsigned with signed makes float
+        _stencil_lines(b * n_lines // BLOCKS, (b + 1) * n_lines // BLOCKS, x, y, acc, shape, periodic, offsets, first, row, col, base, strides, coef, alpha, beta, gamma, weight)
+
+
+def stencil_step(
+    x: Array, y: Array, acc: Array, shape: Array, periodic: Array, offsets: Array, first: Array,
+    row: Array, col: Array, base: Array, strides: Array, coef: Array, alpha: float, beta: float, gamma: float, weight: float,
+) -> None:  # fmt: skip
+    """``y <- alpha G x + beta x + gamma y`` and ``acc <- acc + weight y``, in one pass over memory.
+
+    Parameters
+    ----------
+    x, y, acc : array (components, cells)
+        Cells in C order of ``shape``; ``y`` and ``acc`` are updated in place and must not alias ``x``.
+    shape, periodic : int64 array (axes,)
+        Cells per axis; 1 where an axis closes on itself.
+    offsets : int64 array (groups, axes)
+        Where each group of terms sends what it reads.
+    first : int64 array (groups + 1,)
+        First term of each group.
+    row, col, base : int64 array (terms,)
+        Component written, component read, start of the coefficient in ``coef``.
+    strides : int64 array (terms, axes)
+        Strides of the coefficient in its source cell.
+    """
+    sweep = _stencil_parallel if len(row) * x.shape[1] > PARALLEL_WORK else _stencil_serial
+    sweep(x, y, acc, shape, periodic, offsets, first, row, col, base, strides, coef, alpha, beta, gamma, weight)
+
+
+@njit(cache=True, nogil=True)
 def link_step(x: Array, y: Array, acc: Array, source: Array, target: Array, value: Array, alpha: float, weight: float) -> None:
     """Add scalar links ``alpha value x[:, source]`` to ``y[:, target]`` (and ``weight`` times that to ``acc``)."""
     for c in range(x.shape[0]):
@@ -119,9 +153,8 @@ def escape_rate(x: Array, cells: Array, index: Array, matrices: Array, batch: in
 def copy_step(x: Array, y: Array) -> None:
     """``y <- x``: the plain copy against which the other kernels are measured."""
     n = x.shape[1]
-    blocks = 64
-    for index in prange(blocks):
+    for index in prange(BLOCKS):
         b = np.int64(index)
         for r in range(x.shape[0]):
-            for k in range(b * n // blocks, (b + 1) * n // blocks):
+            for k in range(b * n // BLOCKS, (b + 1) * n // BLOCKS):
                 y[r, k] = x[r, k]
