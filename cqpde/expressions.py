@@ -47,6 +47,7 @@ MAX_NODES = 400  #: numbers, names, operations and calls in one expression
 MAX_DEPTH = 60  #: nested parentheses, calls and powers
 MAX_CALLS = 3  #: functions of coordinates inside each other
 MAX_POWER = 64  #: magnitude of any number inside an exponent
+MAX_ROOT = 1000  #: denominator of any fraction inside an exponent
 MAX_DIGITS = 40  #: digits of an integer
 MAX_VALUE = 1e300  #: magnitude of a constant
 MAX_DIM = 64  #: rows of an operator
@@ -449,7 +450,7 @@ def _scalar_function(function: Callable[..., Any], probe: Any = None) -> Callabl
                 # SymPy's search for the sign or the real part of nested functions takes exponential time
                 raise reading.refuse(f"functions must be nested at most {MAX_CALLS} deep", f"more, in {name}(...)")
             return _settle(function(*arguments), reading)
-        exact = all(_weigh(a, reading)[0] <= MAX_EXACT // 2 and not a.has(sympy.Float) for a in arguments)
+        exact = all(_weigh(a, reading)[0] <= 5 and not a.has(sympy.Float) for a in arguments)
         result = function(*arguments) if exact else None
         # sin(pi/6) is worth keeping exact; of cosh(cosh(2)) even the sign costs SymPy seconds
         return _number(value) if result is None or result.has(sympy.Function) else _settle(result, reading)
@@ -463,6 +464,19 @@ def _exp(name: str, arguments: list[Any], reading: _Reading) -> Any:
             if term.has(sympy.log):  # SymPy writes exp(n*log(x)) as x**n
                 _check_exponent(term, reading)
     return _scalar_function(sympy.exp)(name, arguments, reading)
+
+
+def _hyperbolic(function: Any) -> Callable[[str, list[Any], _Reading], Any]:
+    def call(name: str, arguments: list[Any], reading: _Reading) -> Any:
+        x = arguments[0]
+        if not isinstance(x, _Operator) and _predict(function, arguments, reading) is None and _conj(x) != x:
+            if _calls(x) or _weigh(x, reading)[0] > MAX_EXACT:
+                # SymPy reduces the imaginary part modulo pi by polynomial algebra without bound
+                rule = f"{name} takes a real formula, or a complex one of at most {MAX_EXACT} parts without functions"
+                raise reading.refuse(rule, _short(str(x)), "Write it with exp(...)")
+        return _scalar_function(function)(name, arguments, reading)
+
+    return call
 
 
 def _calls(x: Any) -> int:
@@ -555,9 +569,9 @@ _FUNCTIONS: dict[str, tuple[Callable[[str, list[Any], _Reading], Any], int, int]
     "sin": (_scalar_function(sympy.sin), 1, 1),
     "cos": (_scalar_function(sympy.cos), 1, 1),
     "tan": (_scalar_function(sympy.tan), 1, 1),
-    "sinh": (_scalar_function(sympy.sinh), 1, 1),
-    "cosh": (_scalar_function(sympy.cosh), 1, 1),
-    "tanh": (_scalar_function(sympy.tanh), 1, 1),
+    "sinh": (_hyperbolic(sympy.sinh), 1, 1),
+    "cosh": (_hyperbolic(sympy.cosh), 1, 1),
+    "tanh": (_hyperbolic(sympy.tanh), 1, 1),
     "atan": (_scalar_function(sympy.atan), 1, 1),
     "atan2": (_scalar_function(sympy.atan2), 2, 2),
     "abs": (_scalar_function(_inert(sympy.Abs), sympy.Abs), 1, 1),
@@ -660,8 +674,8 @@ def _predict(function: Any, arguments: list[Any], reading: _Reading) -> complex 
 def _check_exponent(exponent: Any, reading: _Reading) -> None:
     # numbers inside symbolic exponents count too: 2**(n - x) * 2**x becomes 2**n
     for number in exponent.atoms(sympy.Number):
-        if abs(number) > MAX_POWER:
-            rule = f"the numbers in an exponent must be at most {MAX_POWER} in magnitude"
+        if abs(number) > MAX_POWER or (number.is_Rational and number.q > MAX_ROOT):
+            rule = f"the numbers in an exponent must be at most {MAX_POWER} in magnitude, with denominators up to {MAX_ROOT}"
             raise reading.refuse(rule, _short(str(number)), "Use exp(...) for exponentials")
 
 

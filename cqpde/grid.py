@@ -213,6 +213,28 @@ class Grid:
             self.axis(name)
         return Grid(**{a.name: (a.lower, a.upper, cells.get(a.name, a.n), tuple(map(str, a.ends))) for a in self.axes})
 
+    @staticmethod
+    def suggest(model: Any, rho0: Any, t: float) -> Grid:
+        """Propose bounds and cells for a model from the moments of rough classical paths.
+
+        Parameters
+        ----------
+        model : Model
+        rho0 : State or dict
+            A state on a provisional grid, or ``{"mean": {...}, "std": {...}}`` (or ``"cov"``).
+        t : float
+            End of the run.
+
+        Returns
+        -------
+        Grid
+            Open axes that hold every force branch within 6 standard deviations at all times, with 4 cells per smallest standard
+            deviation and a coherence phase of at most 0.7 rad per cell. A proposal: the run still reports what escapes.
+        """
+        from .suggest import suggest
+
+        return suggest(model, rho0, t)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Grid) and self.axes == other.axes
 

@@ -280,10 +280,10 @@ def solve_walls_extrapolated(
     n: int = 200,
     tol: float = 1e-11,
 ) -> tuple[WallSolution, float]:
-    """Extrapolation of `solve_walls` from n, 2n and 4n cells, with an error bound.
+    """Extrapolation of `solve_walls` from n, 2n and 4n cells, with an error estimate.
 
-    Two extrapolations remove h^2; a third, from those two, removes what the walls leave: h^4 when both reflect, h^3 when
-    one absorbs.
+    Two extrapolations remove h^2; a third, from those two, removes what the walls leave: h^4 when both reflect, h^3
+    when one absorbs.
 
     Parameters
     ----------
@@ -302,7 +302,7 @@ def solve_walls_extrapolated(
         State at the given centres and escaped matrices, both extrapolated.
     error : float
         Largest difference, over rho and the escaped matrices, between the result and the h^2 extrapolation from 2n
-        and 4n cells: the error of the latter, so a generous bound for the result.
+        and 4n cells: the error of the latter, so a generous estimate for the result.
     """
     points = np.asarray(centres, dtype=float)
     levels = []

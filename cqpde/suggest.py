@@ -1,0 +1,109 @@
+"""Propose a box and cells for a model from the spread of a few thousand rough classical paths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .errors import GridError, OptionError, did_you_mean
+from .grid import Grid
+from .initial import State
+from .model import Model
+
+Array = np.ndarray
+
+#: Paths, time steps, standard deviations kept on each side, cells per smallest standard deviation.
+PATHS, STEPS, REACH, CELLS_PER_STD = 3000, 200, 6.0, 4.0
+
+#: Largest phase, in radians, by which a coherence may turn from one cell to the next.
+PHASE_PER_CELL = 0.7
+
+
+def suggest(model: Model, rho0: Any, t: float) -> Grid:
+    """Implement :meth:`cqpde.Grid.suggest`."""
+    n, d = len(model.coordinates), model.dim
+    mean, cov = _start(model, rho0)
+    if not np.isfinite(t) or t <= 0:
+        raise OptionError("t", "must be a positive time", repr(t), "Give the end of the run")
+    rng = np.random.default_rng(0)
+    z = rng.multivariate_normal(mean, cov, size=PATHS, method="eigh")
+    level = np.arange(PATHS) % d
+    direction = rng.normal(size=(PATHS, n))
+    low, high, narrow = np.full(n, np.inf), np.full(n, -np.inf), np.full(n, np.inf)
+    gradient = np.zeros(n)
+    dt = t / STEPS
+    for step in range(STEPS + 1):
+        for k in range(d):
+            part = z[level == k]
+            centre, spread = part.mean(axis=0), part.std(axis=0)
+            low, high = np.minimum(low, centre - REACH * spread), np.maximum(high, centre + REACH * spread)
+            narrow = np.minimum(narrow, spread)
+        velocity, s = _forces(model, z, level, direction, step * dt)
+        if step % 20 == 0:
+            gradient = np.maximum(gradient, _splitting_gradient(model, z, step * dt, narrow))
+        noise = np.linalg.cholesky(s + 1e-14 * np.eye(n)) if np.any(s) else np.zeros((1, n, n))
+        z = z + dt * velocity + dt**0.5 * np.einsum("kij,kj->ki", np.broadcast_to(noise, (PATHS, n, n)), rng.normal(size=(PATHS, n)))
+        if not np.all(np.isfinite(z)):
+            raise GridError("suggest", "the paths must stay finite", f"a non-finite coordinate at t = {step * dt:.3g}", "Choose the box by hand")
+    spacing = np.minimum(narrow / CELLS_PER_STD, np.where(gradient > 0, PHASE_PER_CELL / np.maximum(gradient * t, 1e-300), np.inf))
+    axes: dict[str, Any] = {}
+    for i, name in enumerate(model.coordinates):
+        cells = int(np.ceil((high[i] - low[i]) / spacing[i]))
+        digits = 1 - int(np.floor(np.log10(high[i] - low[i])))
+        lower, upper = np.floor(low[i] * 10.0**digits) / 10.0**digits, np.ceil(high[i] * 10.0**digits) / 10.0**digits
+        axes[name] = (float(lower), float(upper), int(np.clip(cells + cells % 2, 16, 2048)))
+    return Grid(**axes)
+
+
+def _start(model: Model, rho0: Any) -> tuple[Array, Array]:
+    n = len(model.coordinates)
+    if isinstance(rho0, State):
+        if rho0.grid.names != model.coordinates:
+            raise OptionError("rho0", f"must be over the model's coordinates {model.coordinates}", rho0.grid.names, "Reorder the axes")
+        return rho0.moments()
+    if not isinstance(rho0, dict) or "mean" not in rho0 or not ({"std", "cov"} & set(rho0)):
+        raise OptionError("rho0", "must be a State or {'mean': {...}, 'std': {...}} (or 'cov')", type(rho0).__name__, "")
+
+    def vector(value: Any, what: str) -> Array:
+        if isinstance(value, dict):
+            for key in value:
+                if key not in model.coordinates:
+                    raise OptionError(f"rho0[{what!r}]", "keys must be coordinates", repr(key), did_you_mean(str(key), model.coordinates))
+            value = [value.get(c, 0.0) for c in model.coordinates]
+        return np.broadcast_to(np.asarray(value, dtype=float), (n,))
+
+    cov = np.asarray(rho0["cov"], dtype=float) if "cov" in rho0 else np.diag(vector(rho0["std"], "std") ** 2)
+    return vector(rho0["mean"], "mean"), cov
+
+
+def _points(model: Model, z: Array) -> dict[str, Array]:
+    shape = (len(z),) + (1,) * (z.shape[1] - 1)
+    return {c: z[:, i].reshape(shape) for i, c in enumerate(model.coordinates)}
+
+
+def _forces(model: Model, z: Array, level: Array, direction: Array, t: float) -> tuple[Array, Array]:
+    """Drift of each path with the quantum system in one joint eigenstate of the forces, and the noise covariance."""
+    count, n = z.shape
+    fields = model.canonical(_points(model, z), t)
+    flat = lambda a, *tail: np.broadcast_to(a.reshape(a.shape[0], *tail), (count, *tail))  # noqa: E731
+    velocity = np.stack([flat(v) for v in fields.v], axis=1).copy()
+    d = model.dim
+    forces = np.stack([flat(a + np.conj(np.swapaxes(a, -1, -2)), d, d) for a in fields.A], axis=1)
+    if np.any(forces):
+        _, vectors = np.linalg.eigh(np.einsum("kn,knij->kij", direction, forces))
+        psi = np.take_along_axis(vectors, level[:, None, None], axis=2)[:, :, 0]
+        velocity += np.real(np.einsum("ki,knij,kj->kn", psi.conj(), forces, psi))
+    return velocity, flat(fields.s, n, n)
+
+
+def _splitting_gradient(model: Model, z: Array, t: float, width: Array) -> Array:
+    """Largest gradient of the Hamiltonian's level splitting along each coordinate, over the paths."""
+    out = np.zeros(z.shape[1])
+    for i in range(z.shape[1]):
+        step = np.zeros(z.shape[1])
+        step[i] = 0.1 * width[i] + 1e-12
+        up, down = (np.linalg.eigvalsh(model.canonical(_points(model, z + sign * step), t).H) for sign in (1, -1))
+        change = np.abs((up[..., -1] - up[..., 0]) - (down[..., -1] - down[..., 0])) / (2 * step[i])
+        out[i] = float(np.max(change))
+    return out
