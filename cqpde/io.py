@@ -1,0 +1,229 @@
+"""netCDF files of solutions: :func:`save`, :func:`load`, :func:`describe`.
+
+A file is NETCDF4_CLASSIC (HDF5 inside, one unlimited dimension, no user types), CF-1.11. A complex variable ``X`` is stored as the two
+real variables ``X_re`` and ``X_im``, which plain xarray, ``ncdump`` and every other reader understand; :func:`load` joins them again. A
+file appears under its name only when it is complete: it is written beside it, synced, and renamed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .dataset import SCHEMA, grid_of
+from .errors import FileError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Array = np.ndarray
+
+REFERENCES = "I. Layton, J. Oppenheim, Z. Weller-Davies, A healthier semi-classical dynamics, Quantum 8, 1565 (2024)"
+
+#: A chunk is a whole frame up to this many bytes, else one matrix element.
+CHUNK_BYTES = 1 << 20
+
+_STORED_ONLY = ("density", "Conventions", "date_created", "id", "references", "cqpde_config_sha256", "n_valid", "basis_labels")
+
+
+def check_writable(path: str | Path) -> None:
+    """Refuse a path that cannot be written, before any work is done for it."""
+    target = Path(path)
+    folder = target.parent
+    if target.is_dir():
+        raise FileError(str(path), "must be a file to write", "a folder", "Give a file name ending in .nc")
+    if not folder.is_dir():
+        raise FileError(str(path), "must lie in an existing folder", f"no folder {folder}", "Create it first")
+    if not os.access(folder, os.W_OK):
+        raise FileError(str(path), "must lie in a writable folder", f"no permission for {folder}", "Choose another folder")
+
+
+def save(dataset: xr.Dataset, path: str | Path) -> None:
+    """Write a solution.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        A result of :func:`cqpde.solve` (or part of one that keeps its coordinates).
+    path : path
+        File to write; an existing one is replaced only when the new one is complete.
+
+    Raises
+    ------
+    FileError
+        If the dataset is not a solution, or the file cannot be written (folder, permission, disk full); nothing is left behind then.
+
+    Notes
+    -----
+    Variables added beside the Dataset's own: ``density`` (what a viewer shows first), bounds of the axes. They are derived, and not
+    part of what :func:`load` returns.
+    """
+    if "cqpde_schema" not in dataset.attrs:
+        raise FileError("dataset", "must be a solution of cqpde", "no attribute cqpde_schema", "Save what cqpde.solve returned")
+    check_writable(path)
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        encoded = _encode(dataset)
+        encoded.to_netcdf(beside, format="NETCDF4_CLASSIC", engine="netcdf4", unlimited_dims=["t"], encoding=_encoding(encoded))
+        with open(beside, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(beside, target)
+    except (OSError, RuntimeError) as error:
+        free = os.statvfs(target.parent)
+        remedy = f"{free.f_bavail * free.f_frsize / 1e6:.0f} MB are free there, the fields need up to {dataset.nbytes / 1e6:.0f} MB; save elsewhere"
+        raise FileError(str(path), "could not be written", str(error), remedy) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _encode(ds: xr.Dataset) -> xr.Dataset:
+    """The Dataset as it is stored: real variables, bounds, density, CF attributes."""
+    import xarray as xr
+
+    grid = grid_of(ds)
+    fields: dict[str, Any] = {}
+    method = ": ".join(grid.names) + ": point"
+    for name, variable in ds.data_vars.items():
+        attrs = dict(variable.attrs)
+        if set(grid.names) <= set(variable.dims):
+            attrs["cell_methods"] = method
+        if np.iscomplexobj(variable.values):
+            for part, values, label in (("re", variable.values.real, "real part"), ("im", variable.values.imag, "imaginary part")):
+                other = f"{name}_{'im' if part == 're' else 're'}"
+                long_name = f"{attrs.get('long_name', name)}, {label}"
+                fields[f"{name}_{part}"] = (variable.dims, values, {**attrs, "long_name": long_name, "complex_name": str(attrs.get("long_name", "")), "ancillary_variables": other})
+        else:
+            fields[str(name)] = (variable.dims, variable.values, attrs)
+    if "rho" in ds and "density" not in ds:
+        total = sum(ds["rho"].isel(row=k, col=k, drop=True).real for k in range(ds.sizes["row"]))
+        fields["density"] = (total.dims, total.values, {"long_name": "classical density Tr rho", "units": "1", "cell_methods": method, "derived": 1})
+    out = xr.Dataset(fields, coords={name: (c.dims, c.values, dict(c.attrs)) for name, c in ds.coords.items()})
+    for axis in grid.axes:
+        if axis.name in out:
+            out[axis.name].attrs["bounds"] = f"{axis.name}_bnds"
+            out[f"{axis.name}_bnds"] = ((axis.name, "bnds"), np.stack([axis.interfaces[:-1], axis.interfaces[1:]], axis=1))
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    config = str(ds.attrs.get("cqpde_config", ""))
+    history = str(ds.attrs.get("history", "cqpde.save"))
+    out.attrs = {
+        **ds.attrs,
+        "Conventions": "CF-1.11",
+        "date_created": now,
+        "id": str(uuid.uuid4()),
+        "references": REFERENCES,
+        "history": f"{now} {history}" if "\n" not in history and history[:2] != "20" else history,
+        "cqpde_config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+        "n_valid": int(ds.sizes["t"]),
+        "basis_labels": ",".join(str(k) for k in range(ds.sizes["row"])),
+    }
+    return out
+
+
+def _encoding(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """Chunks and compression per variable; coordinates have no fill value (CF)."""
+    encoding: dict[str, dict[str, Any]] = {}
+    cells = set(grid_of(ds).names)
+    for name, variable in ds.variables.items():
+        if name in ds.coords or str(name).endswith("_bnds"):
+            encoding[str(name)] = {"_FillValue": None}
+            continue
+        entry: dict[str, Any] = {"_FillValue": np.nan} if np.issubdtype(variable.dtype, np.floating) else {}
+        if variable.ndim and variable.size:
+            chunks = [1 if d in ("t", "t_frame") else n for d, n in zip(variable.dims, variable.shape, strict=True)]
+            if cells & set(variable.dims):
+                size = 8 * int(np.prod(chunks))
+                for k, d in enumerate(variable.dims):
+                    if size > CHUNK_BYTES and d in ("batch", "face", "row", "col"):
+                        size //= chunks[k]
+                        chunks[k] = 1
+                for k, d in enumerate(variable.dims):
+                    while size > 4 * CHUNK_BYTES and d in cells and chunks[k] > 1:
+                        size, chunks[k] = size // 2, (chunks[k] + 1) // 2
+            else:
+                chunks = [max(1, n) for n in variable.shape]
+            entry |= {"zlib": True, "complevel": 1, "shuffle": True, "chunksizes": tuple(chunks)}
+        encoding[str(name)] = entry
+    return encoding
+
+
+def load(path: str | Path) -> xr.Dataset:
+    """Read a solution written by :func:`save`.
+
+    Returns
+    -------
+    xarray.Dataset
+        As :func:`cqpde.solve` returned it, bit for bit; real variables are read when they are used, complex ones now.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, is not one of cqpde's, has another schema, or its shapes contradict each other.
+    """
+    import xarray as xr
+
+    try:
+        stored = xr.open_dataset(path, engine="netcdf4", decode_times=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise FileError(str(path), "must be a readable netCDF file", str(error)[:200], "Check the path, or write the file again") from None
+    _check_schema(stored, path)
+    coords = {name: (c.dims, c.values, {k: v for k, v in c.attrs.items() if k != "bounds"}) for name, c in stored.coords.items() if not str(name).endswith("_bnds")}
+    data: dict[str, Any] = {}
+    for key, variable in stored.data_vars.items():
+        name = str(key)
+        if name.endswith("_bnds") or variable.attrs.get("derived") or (name.endswith("_im") and f"{name[:-3]}_re" in stored):
+            continue
+        attrs = {k: v for k, v in variable.attrs.items() if k not in ("ancillary_variables", "cell_methods", "complex_name")}
+        if name.endswith("_re") and f"{name[:-3]}_im" in stored:
+            imaginary = stored[f"{name[:-3]}_im"]
+            if imaginary.dims != variable.dims:
+                raise FileError(str(path), f"{name} and {imaginary.name} must have the same dimensions", imaginary.dims, "The file is damaged")
+            values = np.empty(variable.shape, dtype=complex)
+            values.real, values.imag = variable.values, imaginary.values
+            attrs["long_name"] = variable.attrs.get("complex_name", "")
+            data[name[:-3]] = (variable.dims, values, attrs)
+        else:
+            data[name] = (variable.dims, variable.variable._data if variable.ndim else variable.values, attrs)
+    attrs = {k: (v.item() if isinstance(v, np.generic) else v) for k, v in stored.attrs.items() if k not in _STORED_ONLY}
+    ds = xr.Dataset(data, coords=coords, attrs=attrs)
+    ds.encoding["source"] = str(path)
+    from . import observables  # noqa: F401 - registers the accessor .cq
+
+    return ds
+
+
+def _check_schema(stored: xr.Dataset, path: str | Path) -> None:
+    found = stored.attrs.get("cqpde_schema")
+    if found is None:
+        raise FileError(str(path), "must be a file of cqpde", "no attribute cqpde_schema", "Write it with cqpde.save")
+    if not np.isscalar(found) or found != SCHEMA:
+        raise FileError(str(path), f"must have schema {SCHEMA}", repr(found), "Read it with the version that wrote it")
+    for name in ("t", "row", "col"):
+        if name not in stored.coords:
+            raise FileError(str(path), f"must have the coordinate {name}", "none", "The file is damaged")
+    if stored.sizes["row"] != stored.sizes["col"]:
+        raise FileError(str(path), "must hold square matrices", f"{stored.sizes['row']} x {stored.sizes['col']}", "The file is damaged")
+    try:
+        grid = grid_of(stored)
+    except Exception as error:  # whatever a foreign attribute does to the grid is one refusal
+        raise FileError(str(path), "must describe a grid", str(error)[:200], "The file is damaged") from None
+    for axis in grid.axes:
+        if not np.allclose(stored[axis.name].values, axis.centers, rtol=0, atol=1e-9 * (axis.upper - axis.lower)):
+            raise FileError(str(path), f"the centres of {axis.name} must match its bounds", "other values", "The file is damaged")
+
+
+def describe(path: str | Path) -> str:
+    """Describe a file in words: model, grid, times, variables, diagnostics at the end."""
+    ds = load(path)
+    lines = [str(ds.attrs.get("title", "")), ds.cq.summary(), "", f"{'status':>20}  {ds.attrs.get('status')}"]
+    lines.append(f"{'times':>20}  {ds.sizes['t']} from {float(ds.t[0]):g} to {float(ds.t[-1]):g}")
+    for name, variable in ds.data_vars.items():
+        lines.append(f"{name!s:>20}  ({', '.join(map(str, variable.dims))})  {variable.attrs.get('long_name', '')}")
+    lines.append(f"{'file':>20}  {Path(path).stat().st_size / 1e6:.2f} MB")
+    return "\n".join(lines)

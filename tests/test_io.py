@@ -1,0 +1,128 @@
+"""Files: exact round trip, CF compliance, other readers, and refusals that leave nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+
+import netCDF4
+import numpy as np
+import pytest
+import xarray as xr
+
+import cqpde as cq
+from cqpde.errors import FileError
+
+
+@pytest.fixture(scope="module")
+def solutions():
+    model = cq.Model(("x",), 3, H=np.diag([1.0, 0, -1]), L=[np.diag([1.0, 0, -1])], D1=[[0.5]], D2=[[0.5]], D0="saturated")
+    line = cq.Grid(x=(-6, 6, 24))
+    states = [cq.gaussian(line, x, 0.6, [0.6, 0.8j, 0]) for x in (0.0, 0.3)]
+    plane = cq.Grid(q=(-6, 6, 24), p=(-9, 9, 40))
+    options = {"grid_error": False, "tol": 1e-2}
+    diosi = cq.models.linear_diosi()
+    rho0 = cq.gaussian(plane, 0, 0.5, cq.ket("+"))
+    return {
+        "plane": cq.solve(diosi, rho0, [0, 0.1, 0.2], **options),
+        "batch": cq.solve(model, states, [0, 0.2], grid_error=False),
+        "frames": cq.solve(diosi, rho0, [0, 0.1, 0.2], save=["density", "marginal q", "unconditioned_state"], frames=[0.2], **options),
+    }
+
+
+@pytest.mark.parametrize("name", ["plane", "batch", "frames"])
+def test_round_trip_is_exact(solutions, name, tmp_path):
+    ds = solutions[name]
+    cq.save(ds, tmp_path / "a.nc")
+    back = cq.load(tmp_path / "a.nc")
+    assert list(back.data_vars) == list(ds.data_vars)
+    for variable in ds.variables:
+        assert back[variable].dims == ds[variable].dims
+        assert np.array_equal(back[variable].values, ds[variable].values, equal_nan=ds[variable].dtype.kind in "fc")
+        assert dict(back[variable].attrs).keys() == dict(ds[variable].attrs).keys()
+    assert {k: v for k, v in back.attrs.items() if k != "history"} == dict(ds.attrs)
+    assert back.cq.grid == ds.cq.grid
+    assert os.listdir(tmp_path) == ["a.nc"]
+
+
+@pytest.mark.parametrize("name", ["plane", "batch", "frames"])
+def test_cf_checker_passes(solutions, name, tmp_path):
+    cq.save(solutions[name], tmp_path / "a.nc")
+    command = os.path.join(os.path.dirname(sys.executable), "compliance-checker")
+    run = subprocess.run([command, "--test", "cf:1.11", str(tmp_path / "a.nc")], capture_output=True, text=True)
+    assert "All tests passed" in run.stdout, run.stdout + run.stderr
+
+
+def test_plain_readers_see_real_fields(solutions, tmp_path):
+    ds = solutions["plane"]
+    cq.save(ds, tmp_path / "a.nc")
+    for engine in ("netcdf4", "h5netcdf"):
+        with xr.open_dataset(tmp_path / "a.nc", engine=engine, decode_times=False) as plain:
+            assert np.array_equal(plain["rho_re"].values + 1j * plain["rho_im"].values, ds.rho.values)
+            assert np.array_equal(plain["density"].values, ds.cq.density().values)
+            assert plain["q"].attrs["bounds"] == "q_bnds"
+    with netCDF4.Dataset(tmp_path / "a.nc") as raw:
+        assert raw.data_model == "NETCDF4_CLASSIC"
+        assert raw.dimensions["t"].isunlimited()
+        assert raw.Conventions == "CF-1.11" and raw.n_valid == 3
+
+
+def test_foreign_and_damaged_files_are_refused(solutions, tmp_path):
+    path = tmp_path / "a.nc"
+    with pytest.raises(FileError, match="readable netCDF"):
+        cq.load(path)
+    path.write_bytes(b"not a netCDF file at all")
+    with pytest.raises(FileError, match="readable netCDF"):
+        cq.load(path)
+    xr.Dataset({"a": ("x", [1.0, 2.0])}).to_netcdf(path)
+    with pytest.raises(FileError, match="cqpde_schema"):
+        cq.load(path)
+    cq.save(solutions["plane"], path)
+    for change, message in (
+        (lambda f: f.setncattr("cqpde_schema", 99), "schema 1"),
+        (lambda f: f["q"].setncattr("upper", 50.0), "must match its bounds"),
+        (lambda f: f["q"].setncattr("boundary", "__import__('os')"), "describe a grid"),
+    ):
+        cq.save(solutions["plane"], path)
+        with netCDF4.Dataset(path, "a") as f:
+            change(f)
+        with pytest.raises(FileError, match=message):
+            cq.load(path)
+    whole = (cq.save(solutions["plane"], path), path.read_bytes())[1]
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FileError):
+        cq.load(path)
+
+
+def test_failures_to_write_leave_the_old_file(solutions, tmp_path):
+    with pytest.raises(FileError, match="existing folder"):
+        cq.save(solutions["plane"], tmp_path / "no" / "a.nc")
+    with pytest.raises(FileError, match="a folder"):
+        cq.save(solutions["plane"], tmp_path)
+    with pytest.raises(FileError, match="must be a solution"):
+        cq.save(xr.Dataset(), tmp_path / "a.nc")
+    cq.save(solutions["batch"], tmp_path / "a.nc")
+    before = (tmp_path / "a.nc").read_bytes()
+    script = (
+        "import resource, signal, sys, cqpde as cq\n"
+        "ds = cq.load(sys.argv[1]); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try: cq.save(ds, sys.argv[1])\n"
+        "except cq.CqpdeError as e: print('refused', e)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.nc")], capture_output=True, text=True)
+    assert "refused" in run.stdout and "MB are free" in run.stdout, run.stdout + run.stderr
+    assert (tmp_path / "a.nc").read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.nc"]
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 4096  # the limit stayed in the child
+
+
+def test_describe_names_model_grid_and_diagnostics(solutions, tmp_path):
+    from cqpde.io import describe
+
+    cq.save(solutions["frames"], tmp_path / "a.nc")
+    text = describe(tmp_path / "a.nc")
+    for word in ("linear_diosi", "Grid(q=(-6, 6, 24", "smallest eigenvalue", "marginal_q", "complete"):
+        assert word in text
