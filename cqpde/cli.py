@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cqpde", description="Full hybrid distributions of classical-quantum master equations.")
+    parser = argparse.ArgumentParser(
+        prog="cqpde", description="Full hybrid distributions of classical-quantum master equations."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run", help="solve a TOML file or a shipped model and write netCDF",
@@ -25,14 +27,33 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.add_argument("what", metavar="FILE.toml|MODEL", help="a configuration file, or a name out of 'cqpde models'")
     run.add_argument("-o", "--output", metavar="FILE.nc", help="netCDF file to write (default: the name with .nc)")
-    run.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="parameter of a shipped model (repeatable)")
-    run.add_argument("--cells", action="append", default=[], metavar="AXIS=N", help="other number of cells (repeatable)")
+    run.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameter of a shipped model (repeatable)",
+    )
+    run.add_argument(
+        "--cells", action="append", default=[], metavar="AXIS=N", help="other number of cells (repeatable)"
+    )
     run.add_argument("--tol", type=float, help="bound of the time error, integrated trace norm")
     run.add_argument("--transport", help="limited, upwind or linear")
     run.add_argument("--no-grid-error", action="store_true", help="do not estimate the grid error")
     run.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
-    commands.add_parser("models", help="list the shipped models", description="List the shipped models and their parameters.", epilog="example: cqpde models")
-    info = commands.add_parser("info", help="describe a netCDF file", description="Describe a file written by cqpde.", epilog="example: cqpde info diosi.nc")
+    commands.add_parser(
+        "models",
+        help="list the shipped models",
+        description="List the shipped models and their parameters.",
+        epilog="example: cqpde models",
+    )
+    info = commands.add_parser(
+        "info",
+        help="describe a netCDF file",
+        description="Describe a file written by cqpde.",
+        epilog="example: cqpde info diosi.nc",
+    )
     info.add_argument("file", metavar="FILE.nc")
     return parser
 
@@ -61,7 +82,12 @@ def _pairs(items: list[str], option: str, kind: type) -> dict[str, Any]:
         try:
             out[name] = kind(value)
         except ValueError:
-            raise OptionError(option, f"must be NAME={kind.__name__}", repr(item), "Write e.g. " + ("q=64" if kind is int else "sigma=0.8")) from None
+            raise OptionError(
+                option,
+                f"must be NAME={kind.__name__}",
+                repr(item),
+                "Write e.g. " + ("q=64" if kind is int else "sigma=0.8"),
+            ) from None
     return out
 
 
@@ -73,7 +99,9 @@ def _problem(arguments: argparse.Namespace) -> tuple[Setup, dict[str, Any], str]
     parameters = _pairs(arguments.parameter, "--parameter", float)
     if arguments.what.endswith(".toml"):
         if parameters:
-            raise OptionError("--parameter", "is for shipped models", arguments.what, "Set [model.parameters] in the file")
+            raise OptionError(
+                "--parameter", "is for shipped models", arguments.what, "Set [model.parameters] in the file"
+            )
         problem = config.read(arguments.what)
         setup = models.Setup(problem.model, problem.rho0.grid, problem.rho0, problem.times, problem.exact)
         options, text = problem.options, problem.text
@@ -129,14 +157,16 @@ def _moments(solution: xr.Dataset, setup: Setup) -> str:
 
     if "rho" not in solution:
         return ""
-    last = solution.isel(**{solution["rho"].dims[0]: -1})
+    last = solution.isel({solution["rho"].dims[0]: -1})
     columns = [("computed", last.cq.mean().values, last.cq.covariance().values)]
     if setup.exact is not None:
         rho = setup.exact(setup.grid, float(solution.t[-1]))
         exact = snapshot(setup.grid, setup.model.dim, float(solution.t[-1]), rho)
         columns.append(("exact", exact.cq.mean().values, exact.cq.covariance().values))
     names = setup.grid.names
-    rows = [f"{'at t = ' + format(float(solution.t[-1]), 'g'):>20}  " + "".join(f"{label:>14}" for label, _, _ in columns)]
+    rows = [
+        f"{'at t = ' + format(float(solution.t[-1]), 'g'):>20}  " + "".join(f"{label:>14}" for label, _, _ in columns)
+    ]
     for i, a in enumerate(names):
         rows.append(f"{'mean ' + a:>20}  " + "".join(f"{mu[i]:14.6f}" for _, mu, _ in columns))
     for i, a in enumerate(names):

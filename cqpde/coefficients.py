@@ -44,7 +44,9 @@ class Sampled:
 
         n = self.grid.ndim
         values = np.moveaxis(self.values, range(self.values.ndim - n), range(n, self.values.ndim))
-        interpolate = RegularGridInterpolator([a.centers for a in self.grid.axes], values, bounds_error=False, fill_value=None)
+        interpolate = RegularGridInterpolator(
+            [a.centers for a in self.grid.axes], values, bounds_error=False, fill_value=None
+        )
         points = np.stack(np.broadcast_arrays(*[z[name] for name in self.grid.names]), axis=-1)
         out = interpolate(points)
         return np.moveaxis(out, range(n, out.ndim), range(out.ndim - n))
@@ -66,7 +68,9 @@ def sampled(grid: Grid, values: Any) -> Sampled:
     """
     array = np.asarray(values)
     if array.shape[array.ndim - grid.ndim :] != grid.shape:
-        raise ModelError("sampled", f"the last axes must be the grid's cells {grid.shape}", array.shape, "Put matrix indices first")
+        raise ModelError(
+            "sampled", f"the last axes must be the grid's cells {grid.shape}", array.shape, "Put matrix indices first"
+        )
     return Sampled(grid, array)
 
 
@@ -101,17 +105,28 @@ class Coefficient:
         where = self.name + "".join(f"[{i}]" for i in at)
         if isinstance(value, Sampled):
             if value.values.ndim - value.grid.ndim != len(shape) or value.values.shape[: len(shape)] != shape:
-                raise ModelError(where, f"sampled values must have shape {shape} + cells", value.values.shape, "Put matrix indices first")
+                raise ModelError(
+                    where,
+                    f"sampled values must have shape {shape} + cells",
+                    value.values.shape,
+                    "Put matrix indices first",
+                )
             if set(value.grid.names) - set(self.coordinates):
-                raise ModelError(where, f"sampled on a grid over {self.coordinates}", value.grid.names, "Use the model's coordinates")
-            self._add_function(lambda z, t, v=value: v.at(z), shape, at)
+                raise ModelError(
+                    where, f"sampled on a grid over {self.coordinates}", value.grid.names, "Use the model's coordinates"
+                )
+            self._add_function(_interpolated(value), shape, at)
         elif callable(value) and not _is_symbolic(value):
             self._add_function(self._wrap(value, where), shape, at)
         elif isinstance(value, dict):
-            raise ModelError(where, "a mapping is not understood here", sorted(map(str, value)), "Give a nested list or array")
+            raise ModelError(
+                where, "a mapping is not understood here", sorted(map(str, value)), "Give a nested list or array"
+            )
         elif shape:
             if not hasattr(value, "__len__"):
-                raise ModelError(where, f"shape must be {shape}", f"the scalar {value}", "Write it as a nested list or array")
+                raise ModelError(
+                    where, f"shape must be {shape}", f"the scalar {value}", "Write it as a nested list or array"
+                )
             if len(value) != shape[0]:
                 found = np.shape(value) if isinstance(value, np.ndarray) else f"length {len(value)}"
                 raise ModelError(where, f"shape must be {shape}", found, "Matrix indices come first")
@@ -126,7 +141,12 @@ class Coefficient:
             unknown = sorted(names - set(self.coordinates) - {"t"})
             if unknown:
                 hint = did_you_mean(unknown[0], (*self.coordinates, "t"))
-                raise ModelError(where, "every symbol must be a coordinate or t", repr(unknown[0]), hint + ". Substitute parameters first")
+                raise ModelError(
+                    where,
+                    "every symbol must be a coordinate or t",
+                    repr(unknown[0]),
+                    hint + ". Substitute parameters first",
+                )
             if names:
                 self._symbolic[at] = value
                 self.time_dependent |= "t" in names
@@ -135,8 +155,14 @@ class Coefficient:
             self._constants[at] = complex(value)
         except (TypeError, ValueError):
             kind = "an array" if np.ndim(value) else type(value).__name__
-            remedy = "For values on a grid use cqpde.sampled(grid, array)" if np.ndim(value) else "Give a number, SymPy expression or callable"
-            raise ModelError(where, "an entry must be a number, a SymPy expression or a callable", kind, remedy) from None
+            remedy = (
+                "For values on a grid use cqpde.sampled(grid, array)"
+                if np.ndim(value)
+                else "Give a number, SymPy expression or callable"
+            )
+            raise ModelError(
+                where, "an entry must be a number, a SymPy expression or a callable", kind, remedy
+            ) from None
 
     def _wrap(self, function: Callable[..., Any], where: str) -> Callable[[Mesh, float], Any]:
         self.callable = True
@@ -146,13 +172,17 @@ class Coefficient:
         except (TypeError, ValueError):
             arguments = 2
         if arguments not in (1, 2):
-            raise ModelError(where, "a callable takes (z) or (z, t)", f"{arguments} arguments", "z.q, z.p, ... are the coordinates")
+            raise ModelError(
+                where, "a callable takes (z) or (z, t)", f"{arguments} arguments", "z.q, z.p, ... are the coordinates"
+            )
         if arguments == 2:
             self.time_dependent = True
             return lambda z, t: function(Point(z), t)
         return lambda z, t: function(Point(z))
 
-    def _add_function(self, function: Callable[[Mesh, float], Any], shape: tuple[int, ...], at: tuple[int, ...]) -> None:
+    def _add_function(
+        self, function: Callable[[Mesh, float], Any], shape: tuple[int, ...], at: tuple[int, ...]
+    ) -> None:
         if at == ():
             self._whole = function
         else:
@@ -200,7 +230,12 @@ class Coefficient:
             for position, i in enumerate(index):
                 if not hasattr(entry, "__len__") or len(entry) != shape[position]:
                     found = np.shape(value) if not isinstance(value, list | tuple) else "a nested list of other lengths"
-                    raise ModelError(where, f"must return shape {shape} + cells, matrix indices first", found, "Return a nested list of entries")
+                    raise ModelError(
+                        where,
+                        f"must return shape {shape} + cells, matrix indices first",
+                        found,
+                        "Return a nested list of entries",
+                    )
                 entry = entry[i]
             out[at + index] = self._cells(entry, where, z)
 
@@ -210,12 +245,23 @@ class Coefficient:
         try:
             array = np.asarray(entry, dtype=complex)
         except (TypeError, ValueError):
-            raise ModelError(where, "entries must be numbers or arrays over the cells", type(entry).__name__, "Return numeric arrays") from None
+            raise ModelError(
+                where, "entries must be numbers or arrays over the cells", type(entry).__name__, "Return numeric arrays"
+            ) from None
         if array.ndim == 0:
             array = array.reshape((1,) * n)
         if array.ndim != n or any(a not in (1, m) for a, m in zip(array.shape, mesh_shape, strict=False)):
-            raise ModelError(where, f"entries must broadcast to the cells {mesh_shape}", array.shape, "Compute with z.q, z.p, ... element-wise")
+            raise ModelError(
+                where,
+                f"entries must broadcast to the cells {mesh_shape}",
+                array.shape,
+                "Compute with z.q, z.p, ... element-wise",
+            )
         return collapse(array, n)
+
+
+def _interpolated(values: Sampled) -> Callable[[Mesh, float], Any]:
+    return lambda z, t: values.at(z)
 
 
 def collapse(array: Array, n: int) -> Array:

@@ -119,7 +119,9 @@ def read(path: str | Path) -> Problem:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(str(path), "must be a readable TOML file", error.strerror or "an error", "Check the path") from None
+        raise ConfigError(
+            str(path), "must be a readable TOML file", error.strerror or "an error", "Check the path"
+        ) from None
     except UnicodeDecodeError:
         raise ConfigError(str(path), "must be UTF-8 text", "other bytes", "Save it as UTF-8") from None
     return parse_text(text, str(path))
@@ -145,10 +147,24 @@ def _translate(error: ValidationError, where: str) -> ConfigError:
         table: Any = File
         for name in place[:-1]:
             annotation = table.model_fields[name].annotation
-            table = next((a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type) and issubclass(a, BaseModel)), File)
-        return ConfigError(f"{where}: {'.'.join(place)}", "unknown key", repr(place[-1]), did_you_mean(place[-1], table.model_fields))
+            table = next(
+                (
+                    a
+                    for a in (annotation, *getattr(annotation, "__args__", ()))
+                    if isinstance(a, type) and issubclass(a, BaseModel)
+                ),
+                File,
+            )
+        return ConfigError(
+            f"{where}: {'.'.join(place)}", "unknown key", repr(place[-1]), did_you_mean(place[-1], table.model_fields)
+        )
     found = repr(first["input"])
-    return ConfigError(f"{where}: {'.'.join(place)}", first["msg"], found if len(found) < 80 else found[:77] + "...", "See the README for the keys")
+    return ConfigError(
+        f"{where}: {'.'.join(place)}",
+        first["msg"],
+        found if len(found) < 80 else found[:77] + "...",
+        "See the README for the keys",
+    )
 
 
 def _problem(file: File, text: str) -> Problem:
@@ -161,7 +177,12 @@ def _problem(file: File, text: str) -> Problem:
     else:
         model, grid, exact = _model(m), None, None
     if file.grid is not None:
-        grid = Grid(**{name: (*spec[:3], *[tuple(b) if isinstance(b, list) else b for b in spec[3:]]) for name, spec in file.grid.items()})
+        grid = Grid(
+            **{
+                name: (*spec[:3], *[tuple(b) if isinstance(b, list) else b for b in spec[3:]])
+                for name, spec in file.grid.items()
+            }
+        )
     if grid is None:
         raise ConfigError("grid", "is needed", "no [grid] table", "Write e.g. q = [-5, 5, 128] under [grid]")
     if file.initial is not None:
@@ -169,7 +190,9 @@ def _problem(file: File, text: str) -> Problem:
     elif shipped:
         rho0 = base.rho0.on(grid)
     else:
-        raise ConfigError("initial", "is needed", "no [initial] table", "Write e.g. mean, std and state under [initial]")
+        raise ConfigError(
+            "initial", "is needed", "no [initial] table", "Write e.g. mean, std and state under [initial]"
+        )
     if file.time is not None:
         times = _times(file.time)
     elif shipped:
@@ -208,14 +231,25 @@ def _model(table: ModelTable) -> Model:
     hamiltonian = [k for k in ("pairs", "H_C", "H_I", "sigma") if getattr(table, k) is not None]
     name = table.name or ("healed" if hamiltonian else "custom")
     if general and hamiltonian:
-        raise ConfigError("model", "is either Hamiltonian (pairs, H_C, H_I, sigma) or general (coordinates, dim, ...)", f"{hamiltonian[0]} and {general[0]}", "Keep one form")
+        raise ConfigError(
+            "model",
+            "is either Hamiltonian (pairs, H_C, H_I, sigma) or general (coordinates, dim, ...)",
+            f"{hamiltonian[0]} and {general[0]}",
+            "Keep one form",
+        )
     if hamiltonian:
         for key in ("pairs", "H_C", "H_I", "sigma"):
             if getattr(table, key) is None:
-                raise ConfigError(f"model.{key}", "is needed for a Hamiltonian model", "nothing", "Needed: pairs, H_C, H_I, sigma")
+                raise ConfigError(
+                    f"model.{key}", "is needed for a Hamiltonian model", "nothing", "Needed: pairs, H_C, H_I, sigma"
+                )
         assert table.pairs is not None and table.sigma is not None
         names = _names([c for pair in table.pairs for c in pair], table.parameters)
-        sigma: Any = {k: _scalar(v, names, f"model.sigma.{k}") for k, v in table.sigma.items()} if isinstance(table.sigma, dict) else parse_matrix(table.sigma, names, "model.sigma")
+        sigma: Any = (
+            {k: _scalar(v, names, f"model.sigma.{k}") for k, v in table.sigma.items()}
+            if isinstance(table.sigma, dict)
+            else parse_matrix(table.sigma, names, "model.sigma")
+        )
         excess = None if table.excess is None else parse_matrix(table.excess, names, "model.excess")
         return healed(
             table.pairs, _scalar(table.H_C, names, "model.H_C"), parse_matrix(table.H_I, names, "model.H_I"), sigma,
@@ -223,7 +257,9 @@ def _model(table: ModelTable) -> Model:
         )  # fmt: skip
     if table.coordinates is None or table.dim is None:
         known = [*models.CATALOGUE, "pairs + H_C + H_I + sigma", "coordinates + dim + ..."]
-        raise ConfigError("model", "must name a shipped model or state one", repr(table.name), did_you_mean(str(table.name), known))
+        raise ConfigError(
+            "model", "must name a shipped model or state one", repr(table.name), did_you_mean(str(table.name), known)
+        )
     names = _names(table.coordinates, table.parameters)
 
     def read(key: str) -> Any:
@@ -231,7 +267,12 @@ def _model(table: ModelTable) -> Model:
         if value is None or (key == "D0" and value == "saturated"):
             return value
         if isinstance(value, dict):
-            return {k: [parse_matrix(x, names, f"model.{key}.{k}") for x in v] if isinstance(v, list) else _scalar(v, names, f"model.{key}.{k}") for k, v in value.items()}
+            return {
+                k: [parse_matrix(x, names, f"model.{key}.{k}") for x in v]
+                if isinstance(v, list)
+                else _scalar(v, names, f"model.{key}.{k}")
+                for k, v in value.items()
+            }
         if key in ("L", "D1C"):
             return [parse_matrix(x, names, f"model.{key}[{i}]") for i, x in enumerate(value)]
         return parse_matrix(value, names, f"model.{key}")
@@ -250,13 +291,17 @@ def _initial(table: InitialTable, grid: Grid, parameters: dict[str, float]) -> S
     used = {"gaussian": ("mean", "std", "cov"), "point": ("at",), "product": ("density",)}[table.kind]
     for key in ("mean", "std", "cov", "at", "density"):
         if getattr(table, key) not in (None, {}) and key not in used:
-            raise ConfigError(f"initial.{key}", f"has no meaning for kind = {table.kind!r}", "a value", f"Used: {', '.join(used)}")
+            raise ConfigError(
+                f"initial.{key}", f"has no meaning for kind = {table.kind!r}", "a value", f"Used: {', '.join(used)}"
+            )
     if table.kind == "gaussian":
         return gaussian(grid, table.mean, table.std, state, cov=table.cov)
     if table.kind == "point":
         return point(grid, table.at or {}, state)
     if table.density is None:
-        raise ConfigError("initial.density", "is needed for kind = 'product'", "nothing", "Write an expression in the coordinates")
+        raise ConfigError(
+            "initial.density", "is needed for kind = 'product'", "nothing", "Write an expression in the coordinates"
+        )
     return product(grid, _scalar(table.density, names, "initial.density"), state)
 
 

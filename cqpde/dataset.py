@@ -114,9 +114,17 @@ def build(
     time_attrs = {"long_name": "model time", "units": (units or {}).get("t", "1")}
     coords["t"] = ("t", np.asarray(times, dtype=float), time_attrs)
     if t_frame != "t":
-        coords["t_frame"] = ("t_frame", np.asarray(frame_times, dtype=float), {**time_attrs, "long_name": "model time of full frames"})
+        coords["t_frame"] = (
+            "t_frame",
+            np.asarray(frame_times, dtype=float),
+            {**time_attrs, "long_name": "model time of full frames"},
+        )
     if batch:
-        coords["batch"] = ("batch", np.arange(rho.shape[1], dtype=np.int32), {"long_name": "initial state", "units": "1"})
+        coords["batch"] = (
+            "batch",
+            np.arange(rho.shape[1], dtype=np.int32),
+            {"long_name": "initial state", "units": "1"},
+        )
     data: dict[str, Any] = {
         "rho": (
             (t_frame, *batch, "row", "col", *grid.names),

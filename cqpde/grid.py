@@ -77,14 +77,18 @@ def _boundary(text: Any, where: str) -> Boundary:
         if text in ("open", "periodic", "reflecting", "absorbing", "outflow"):
             return Boundary(text)
         if text == "specular":
-            raise GridError(where, "specular needs the coordinate whose sign flips", "'specular'", "Write 'specular(p)'")
+            raise GridError(
+                where, "specular needs the coordinate whose sign flips", "'specular'", "Write 'specular(p)'"
+            )
     raise GridError(where, "the boundary must be a known kind", repr(text), did_you_mean(str(text), BOUNDARIES))
 
 
 def _axis(name: str, spec: Any) -> Axis:
     where = f"Grid({name}=...)"
     if name in RESERVED or keyword.iskeyword(name) or not name.isidentifier():
-        raise GridError(where, "the name is reserved or is no identifier", repr(name), f"Reserved: {', '.join(RESERVED)}")
+        raise GridError(
+            where, "the name is reserved or is no identifier", repr(name), f"Reserved: {', '.join(RESERVED)}"
+        )
     if not isinstance(spec, list | tuple) or len(spec) not in (3, 4):
         raise GridError(where, "an axis is (lower, upper, cells[, boundary])", repr(spec), "Write e.g. q=(-5, 5, 128)")
     lower, upper, n = spec[:3]
@@ -151,7 +155,9 @@ class Grid:
     def _check_specular(self, axis: Axis, end: Boundary) -> None:
         where = f"Grid({axis.name}=...)"
         if end.conjugate not in self.names or end.conjugate == axis.name:
-            raise GridError(where, "specular must name another axis", repr(end.conjugate), did_you_mean(end.conjugate, self.names))
+            raise GridError(
+                where, "specular must name another axis", repr(end.conjugate), did_you_mean(end.conjugate, self.names)
+            )
         other = self.axis(end.conjugate)
         if abs(other.lower + other.upper) > 1e-12 * (other.upper - other.lower):
             raise GridError(
@@ -242,5 +248,8 @@ class Grid:
         return hash(self.axes)
 
     def __repr__(self) -> str:
-        rows = [f"{a.name}=({a.lower:g}, {a.upper:g}, {a.n}, {' '.join(dict.fromkeys(map(str, a.ends)))!r})" for a in self.axes]
+        rows = [
+            f"{a.name}=({a.lower:g}, {a.upper:g}, {a.n}, {' '.join(dict.fromkeys(map(str, a.ends)))!r})"
+            for a in self.axes
+        ]
         return f"Grid({', '.join(rows)})"

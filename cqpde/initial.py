@@ -63,7 +63,12 @@ class State:
     def on(self, grid: Grid) -> State:
         """Sample the same state on another grid over the same coordinates."""
         if self.recipe is None:
-            raise StateError("rho0", "a state given as an array has no other grid", "no recipe", "Make it with gaussian, product, ...")
+            raise StateError(
+                "rho0",
+                "a state given as an array has no other grid",
+                "no recipe",
+                "Make it with gaussian, product, ...",
+            )
         return self.recipe(grid)
 
 
@@ -82,7 +87,9 @@ def density_matrix(state: Any, where: str = "state") -> Array:
     try:
         array = np.asarray(state, dtype=complex)
     except (TypeError, ValueError):
-        raise StateError(where, "must be a ket or a density matrix", type(state).__name__, "Write e.g. cqpde.ket('+')") from None
+        raise StateError(
+            where, "must be a ket or a density matrix", type(state).__name__, "Write e.g. cqpde.ket('+')"
+        ) from None
     if array.ndim == 1:
         norm = float(np.linalg.norm(array))
         if not np.isfinite(norm) or abs(norm - 1) > 1e-9:
@@ -93,10 +100,14 @@ def density_matrix(state: Any, where: str = "state") -> Array:
     if not np.all(np.isfinite(array)) or np.max(np.abs(array - array.conj().T)) > 1e-10:
         raise StateError(where, "a density matrix must be finite and Hermitian", "it is not", "Check its elements")
     if abs(np.trace(array).real - 1) > 1e-9:
-        raise StateError(where, "a density matrix must have trace 1", f"{np.trace(array).real:.6g}", "Divide it by its trace")
+        raise StateError(
+            where, "a density matrix must have trace 1", f"{np.trace(array).real:.6g}", "Divide it by its trace"
+        )
     smallest = float(np.linalg.eigvalsh(array)[0])
     if smallest < -1e-10:
-        raise StateError(where, "a density matrix must be positive semi-definite", f"eigenvalue {smallest:.3g}", "Check its elements")
+        raise StateError(
+            where, "a density matrix must be positive semi-definite", f"eigenvalue {smallest:.3g}", "Check its elements"
+        )
     return array
 
 
@@ -108,15 +119,27 @@ def _state_field(grid: Grid, state: Any) -> Array:
         shape = (d, d) if _is_matrix(probe, grid.ndim) else (d,)
         entries = Coefficient("state", shape, grid.names, state)
         values = entries.entries(grid.mesh(), 0.0)
-        full = np.stack([np.broadcast_to(v, grid.shape) for v in values.reshape(-1)]).reshape(*values.shape, *grid.shape)
+        full = np.stack([np.broadcast_to(v, grid.shape) for v in values.reshape(-1)]).reshape(
+            *values.shape, *grid.shape
+        )
         if full.ndim == grid.ndim + 1:
             norm = np.sqrt(np.sum(np.abs(full) ** 2, axis=0))
             if not np.all(np.abs(norm - 1) < 1e-9):
-                raise StateError("state", "kets must have norm 1 on every cell", f"{float(norm.flat[np.argmax(np.abs(norm - 1))]):.6g}", "Divide by the norm")
+                raise StateError(
+                    "state",
+                    "kets must have norm 1 on every cell",
+                    f"{float(norm.flat[np.argmax(np.abs(norm - 1))]):.6g}",
+                    "Divide by the norm",
+                )
             return np.einsum("a...,b...->ab...", full, full.conj())
         trace = np.real(np.einsum("aa...->...", full))
         if not np.all(np.abs(trace - 1) < 1e-9):
-            raise StateError("state", "density matrices must have trace 1 on every cell", f"{float(trace.flat[np.argmax(np.abs(trace - 1))]):.6g}", "Divide by the trace")
+            raise StateError(
+                "state",
+                "density matrices must have trace 1 on every cell",
+                f"{float(trace.flat[np.argmax(np.abs(trace - 1))]):.6g}",
+                "Divide by the trace",
+            )
         return full
     constant = density_matrix(state)
     return constant.reshape(*constant.shape, *[1] * grid.ndim)
@@ -150,13 +173,22 @@ def product(grid: Grid, density: Any, state: Any, *, note: str = "") -> State:
     StateError
         If the density is negative or not finite somewhere, or the state is not one.
     """
-    coefficient = Coefficient("density", (), grid.names, Sampled(grid, np.asarray(density)) if isinstance(density, np.ndarray) else density)
+    coefficient = Coefficient(
+        "density", (), grid.names, Sampled(grid, np.asarray(density)) if isinstance(density, np.ndarray) else density
+    )
     values = np.broadcast_to(coefficient.entries(grid.mesh(), 0.0)[()].real, grid.shape)
     if not np.all(np.isfinite(values)) or values.min() < 0:
-        raise StateError("density", "must be finite and non-negative on every cell", f"minimum {values.min():.3g}", "Check the function")
+        raise StateError(
+            "density",
+            "must be finite and non-negative on every cell",
+            f"minimum {values.min():.3g}",
+            "Check the function",
+        )
     total = float(values.sum()) * grid.cell_volume
     if total <= 0 or not np.isfinite(total):
-        raise StateError("density", "must have weight on the grid", f"total {total:.3g}", "Move or widen the box, or use more cells")
+        raise StateError(
+            "density", "must have weight on the grid", f"total {total:.3g}", "Move or widen the box, or use more cells"
+        )
     rho = values / total * _state_field(grid, state)
     recipe = None if isinstance(density, np.ndarray) else (lambda other: product(other, density, state, note=note))
     return State(grid, np.ascontiguousarray(rho), recipe, 1.0 / total, note or "product")
@@ -165,7 +197,12 @@ def product(grid: Grid, density: Any, state: Any, *, note: str = "") -> State:
 def correlated(grid: Grid, density: Any, state: Callable[[Point], Any]) -> State:
     """Density times a quantum state that depends on z: :func:`product` with a callable state."""
     if not callable(state):
-        raise StateError("state", "a correlated state is a callable of z", type(state).__name__, "Use cqpde.product for a constant one")
+        raise StateError(
+            "state",
+            "a correlated state is a callable of z",
+            type(state).__name__,
+            "Use cqpde.product for a constant one",
+        )
     return product(grid, density, state, note="correlated")
 
 
@@ -176,7 +213,9 @@ def _vector(grid: Grid, value: Any, name: str, default: float | None = None) -> 
                 raise StateError(name, "keys must be axes of the grid", repr(key), did_you_mean(str(key), grid.names))
         missing = [k for k in grid.names if k not in value]
         if missing and default is None:
-            raise StateError(name, "needs a value for every axis", f"none for {missing[0]}", f"Axes: {', '.join(grid.names)}")
+            raise StateError(
+                name, "needs a value for every axis", f"none for {missing[0]}", f"Axes: {', '.join(grid.names)}"
+            )
         value = [value.get(k, default) for k in grid.names]
     try:
         array = np.asarray(value, dtype=float)
@@ -185,7 +224,9 @@ def _vector(grid: Grid, value: Any, name: str, default: float | None = None) -> 
     except (TypeError, ValueError):
         raise StateError(name, "must be numbers per axis", repr(value), "Write {'q': 0.0, ...}") from None
     if array.shape != (grid.ndim,) or not np.all(np.isfinite(array)):
-        raise StateError(name, f"must be {grid.ndim} finite numbers, one per axis", repr(value), "Write {'q': 0.0, ...}")
+        raise StateError(
+            name, f"must be {grid.ndim} finite numbers, one per axis", repr(value), "Write {'q': 0.0, ...}"
+        )
     return array
 
 
@@ -214,7 +255,12 @@ def gaussian(grid: Grid, mean: Any = 0.0, std: Any = None, state: Any = None, *,
     if state is None:
         raise StateError("state", "the quantum state is missing", "None", "Write state=cqpde.ket('+')")
     if (std is None) == (cov is None):
-        raise StateError("std", "give exactly one of std and cov", "both" if std is not None else "neither", "Write std={'q': 0.4, ...}")
+        raise StateError(
+            "std",
+            "give exactly one of std and cov",
+            "both" if std is not None else "neither",
+            "Write std={'q': 0.4, ...}",
+        )
     centre = _vector(grid, mean, "mean", 0.0)
     if cov is None:
         widths = _vector(grid, std, "std")
@@ -223,20 +269,44 @@ def gaussian(grid: Grid, mean: Any = 0.0, std: Any = None, state: Any = None, *,
         covariance = np.diag(widths**2)
     else:
         covariance = np.asarray(cov, dtype=float)
-        if covariance.shape != (grid.ndim,) * 2 or not np.allclose(covariance, covariance.T, rtol=0, atol=1e-12 * np.abs(covariance).max()):
-            raise StateError("cov", f"must be a symmetric {grid.ndim} x {grid.ndim} matrix", f"shape {covariance.shape}", "Order as the axes")
+        if covariance.shape != (grid.ndim,) * 2 or not np.allclose(
+            covariance, covariance.T, rtol=0, atol=1e-12 * np.abs(covariance).max()
+        ):
+            raise StateError(
+                "cov",
+                f"must be a symmetric {grid.ndim} x {grid.ndim} matrix",
+                f"shape {covariance.shape}",
+                "Order as the axes",
+            )
         if np.linalg.eigvalsh(covariance)[0] <= 0:
-            raise StateError("cov", "must be positive definite", f"eigenvalue {np.linalg.eigvalsh(covariance)[0]:.3g}", "For a point use cqpde.point")
+            raise StateError(
+                "cov",
+                "must be positive definite",
+                f"eigenvalue {np.linalg.eigvalsh(covariance)[0]:.3g}",
+                "For a point use cqpde.point",
+            )
     for axis, m, width in zip(grid.axes, centre, np.sqrt(np.diag(covariance)), strict=True):
         if not axis.lower < m < axis.upper:
-            raise StateError(f"mean[{axis.name!r}]", f"must lie inside ({axis.lower:g}, {axis.upper:g})", f"{m:g}", "Move the box or the state")
+            raise StateError(
+                f"mean[{axis.name!r}]",
+                f"must lie inside ({axis.lower:g}, {axis.upper:g})",
+                f"{m:g}",
+                "Move the box or the state",
+            )
         if width < 0.3 * axis.spacing:
-            raise StateError("std", f"must be at least 0.3 cells of {axis.name} ({0.3 * axis.spacing:.3g})", f"{width:.3g}", "Use more cells, or cqpde.point")
+            raise StateError(
+                "std",
+                f"must be at least 0.3 cells of {axis.name} ({0.3 * axis.spacing:.3g})",
+                f"{width:.3g}",
+                "Use more cells, or cqpde.point",
+            )
     precision = np.linalg.inv(covariance)
 
     def density(z: Point) -> Array:
         delta = [z[name] - m for name, m in zip(grid.names, centre, strict=True)]
-        return np.exp(-0.5 * sum(precision[i, j] * delta[i] * delta[j] for i in range(grid.ndim) for j in range(grid.ndim)))  # type: ignore[no-any-return]
+        return np.exp(
+            -0.5 * sum(precision[i, j] * delta[i] * delta[j] for i in range(grid.ndim) for j in range(grid.ndim))
+        )
 
     made = product(grid, density, state, note="gaussian")
     recipe = lambda other: gaussian(other, centre, None, state, cov=covariance)  # noqa: E731
@@ -292,7 +362,9 @@ def check_state(state: Any, dim: int) -> None:
         Naming the worst cell. Probability of more than 1e-6 in the outermost cells of an open axis counts as touching the end.
     """
     if not isinstance(state, State):
-        raise StateError("rho0", "must be a State", type(state).__name__, "Make it with cqpde.gaussian, product, point or from_array")
+        raise StateError(
+            "rho0", "must be a State", type(state).__name__, "Make it with cqpde.gaussian, product, point or from_array"
+        )
     if state.dim != dim:
         raise StateError("rho0", f"must have the model's {dim} levels", state.dim, "Match the quantum state to dim")
     rho, grid = state.rho, state.grid
@@ -308,13 +380,28 @@ def check_state(state: Any, dim: int) -> None:
     if smallest.min() < -1e-10 * largest:
         cell = np.unravel_index(int(np.argmin(smallest)), grid.shape)
         place = ", ".join(f"{a.name} = {a.centers[i]:.5g}" for a, i in zip(grid.axes, cell, strict=True))
-        raise StateError("rho0", "must be positive semi-definite on every cell", f"eigenvalue {smallest.min():.3g} at {place}", "Check the array")
+        raise StateError(
+            "rho0",
+            "must be positive semi-definite on every cell",
+            f"eigenvalue {smallest.min():.3g} at {place}",
+            "Check the array",
+        )
     total = float(state.density.sum()) * grid.cell_volume
     if abs(total - 1) > 1e-8:
-        raise StateError("rho0", "must have total probability 1", f"{total:.10g}", "Pass normalise=True to from_array, or divide by it")
+        raise StateError(
+            "rho0",
+            "must have total probability 1",
+            f"{total:.10g}",
+            "Pass normalise=True to from_array, or divide by it",
+        )
     for name, end, amount in edge_probabilities(grid, state.density):
         if end == "open" and amount > 1e-6:
-            raise StateError("rho0", f"must not touch the open ends of {name}", f"probability {amount:.3g} in its outermost cells", f"Widen the box of {name}, or say what its ends do")
+            raise StateError(
+                "rho0",
+                f"must not touch the open ends of {name}",
+                f"probability {amount:.3g} in its outermost cells",
+                f"Widen the box of {name}, or say what its ends do",
+            )
 
 
 def edge_probabilities(grid: Grid, density: Array) -> list[tuple[str, str, float]]:

@@ -29,7 +29,16 @@ REFERENCES = "I. Layton, J. Oppenheim, Z. Weller-Davies, A healthier semi-classi
 #: A chunk is a whole frame up to this many bytes, else one matrix element.
 CHUNK_BYTES = 1 << 20
 
-_STORED_ONLY = ("density", "Conventions", "date_created", "id", "references", "cqpde_config_sha256", "n_valid", "basis_labels")
+_STORED_ONLY = (
+    "density",
+    "Conventions",
+    "date_created",
+    "id",
+    "references",
+    "cqpde_config_sha256",
+    "n_valid",
+    "basis_labels",
+)
 
 
 def check_writable(path: str | Path) -> None:
@@ -41,7 +50,9 @@ def check_writable(path: str | Path) -> None:
     if not folder.is_dir():
         raise FileError(str(path), "must lie in an existing folder", f"no folder {folder}", "Create it first")
     if not os.access(folder, os.W_OK):
-        raise FileError(str(path), "must lie in a writable folder", f"no permission for {folder}", "Choose another folder")
+        raise FileError(
+            str(path), "must lie in a writable folder", f"no permission for {folder}", "Choose another folder"
+        )
 
 
 def save(dataset: xr.Dataset, path: str | Path) -> None:
@@ -65,13 +76,17 @@ def save(dataset: xr.Dataset, path: str | Path) -> None:
     part of what :func:`load` returns.
     """
     if "cqpde_schema" not in dataset.attrs:
-        raise FileError("dataset", "must be a solution of cqpde", "no attribute cqpde_schema", "Save what cqpde.solve returned")
+        raise FileError(
+            "dataset", "must be a solution of cqpde", "no attribute cqpde_schema", "Save what cqpde.solve returned"
+        )
     check_writable(path)
     target = Path(path)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         encoded = _encode(dataset)
-        encoded.to_netcdf(beside, format="NETCDF4_CLASSIC", engine="netcdf4", unlimited_dims=["t"], encoding=_encoding(encoded))
+        encoded.to_netcdf(
+            beside, format="NETCDF4_CLASSIC", engine="netcdf4", unlimited_dims=["t"], encoding=_encoding(encoded)
+        )
         with open(beside, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(beside, target)
@@ -95,20 +110,41 @@ def _encode(ds: xr.Dataset) -> xr.Dataset:
         if set(grid.names) <= set(variable.dims):
             attrs["cell_methods"] = method
         if np.iscomplexobj(variable.values):
-            for part, values, label in (("re", variable.values.real, "real part"), ("im", variable.values.imag, "imaginary part")):
+            for part, values, label in (
+                ("re", variable.values.real, "real part"),
+                ("im", variable.values.imag, "imaginary part"),
+            ):
                 other = f"{name}_{'im' if part == 're' else 're'}"
                 long_name = f"{attrs.get('long_name', name)}, {label}"
-                fields[f"{name}_{part}"] = (variable.dims, values, {**attrs, "long_name": long_name, "complex_name": str(attrs.get("long_name", "")), "ancillary_variables": other})
+                fields[f"{name}_{part}"] = (
+                    variable.dims,
+                    values,
+                    {
+                        **attrs,
+                        "long_name": long_name,
+                        "complex_name": str(attrs.get("long_name", "")),
+                        "ancillary_variables": other,
+                    },
+                )
         else:
             fields[str(name)] = (variable.dims, variable.values, attrs)
     if "rho" in ds and "density" not in ds:
-        total = sum(ds["rho"].isel(row=k, col=k, drop=True).real for k in range(ds.sizes["row"]))
-        fields["density"] = (total.dims, total.values, {"long_name": "classical density Tr rho", "units": "1", "cell_methods": method, "derived": 1})
+        from .observables import density
+
+        total = density(ds)
+        fields["density"] = (
+            total.dims,
+            total.values,
+            {"long_name": "classical density Tr rho", "units": "1", "cell_methods": method, "derived": 1},
+        )
     out = xr.Dataset(fields, coords={name: (c.dims, c.values, dict(c.attrs)) for name, c in ds.coords.items()})
     for axis in grid.axes:
         if axis.name in out:
             out[axis.name].attrs["bounds"] = f"{axis.name}_bnds"
-            out[f"{axis.name}_bnds"] = ((axis.name, "bnds"), np.stack([axis.interfaces[:-1], axis.interfaces[1:]], axis=1))
+            out[f"{axis.name}_bnds"] = (
+                (axis.name, "bnds"),
+                np.stack([axis.interfaces[:-1], axis.interfaces[1:]], axis=1),
+            )
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     config = str(ds.attrs.get("cqpde_config", ""))
     history = str(ds.attrs.get("history", "cqpde.save"))
@@ -171,26 +207,45 @@ def load(path: str | Path) -> xr.Dataset:
     try:
         stored = xr.open_dataset(path, engine="netcdf4", decode_times=False)
     except (OSError, ValueError, RuntimeError) as error:
-        raise FileError(str(path), "must be a readable netCDF file", str(error)[:200], "Check the path, or write the file again") from None
+        raise FileError(
+            str(path), "must be a readable netCDF file", str(error)[:200], "Check the path, or write the file again"
+        ) from None
     _check_schema(stored, path)
-    coords = {name: (c.dims, c.values, {k: v for k, v in c.attrs.items() if k != "bounds"}) for name, c in stored.coords.items() if not str(name).endswith("_bnds")}
+    coords = {
+        name: (c.dims, c.values, {k: v for k, v in c.attrs.items() if k != "bounds"})
+        for name, c in stored.coords.items()
+        if not str(name).endswith("_bnds")
+    }
     data: dict[str, Any] = {}
     for key, variable in stored.data_vars.items():
         name = str(key)
-        if name.endswith("_bnds") or variable.attrs.get("derived") or (name.endswith("_im") and f"{name[:-3]}_re" in stored):
+        if (
+            name.endswith("_bnds")
+            or variable.attrs.get("derived")
+            or (name.endswith("_im") and f"{name[:-3]}_re" in stored)
+        ):
             continue
-        attrs = {k: v for k, v in variable.attrs.items() if k not in ("ancillary_variables", "cell_methods", "complex_name")}
+        attrs = {
+            k: v for k, v in variable.attrs.items() if k not in ("ancillary_variables", "cell_methods", "complex_name")
+        }
         if name.endswith("_re") and f"{name[:-3]}_im" in stored:
             imaginary = stored[f"{name[:-3]}_im"]
             if imaginary.dims != variable.dims:
-                raise FileError(str(path), f"{name} and {imaginary.name} must have the same dimensions", imaginary.dims, "The file is damaged")
+                raise FileError(
+                    str(path),
+                    f"{name} and {imaginary.name} must have the same dimensions",
+                    imaginary.dims,
+                    "The file is damaged",
+                )
             values = np.empty(variable.shape, dtype=complex)
             values.real, values.imag = variable.values, imaginary.values
             attrs["long_name"] = variable.attrs.get("complex_name", "")
             data[name[:-3]] = (variable.dims, values, attrs)
         else:
             data[name] = (variable.dims, variable.variable._data if variable.ndim else variable.values, attrs)
-    attrs = {k: (v.item() if isinstance(v, np.generic) else v) for k, v in stored.attrs.items() if k not in _STORED_ONLY}
+    attrs = {
+        k: (v.item() if isinstance(v, np.generic) else v) for k, v in stored.attrs.items() if k not in _STORED_ONLY
+    }
     ds = xr.Dataset(data, coords=coords, attrs=attrs)
     ds.encoding["source"] = str(path)
     from . import observables  # noqa: F401 - registers the accessor .cq
@@ -208,14 +263,21 @@ def _check_schema(stored: xr.Dataset, path: str | Path) -> None:
         if name not in stored.coords:
             raise FileError(str(path), f"must have the coordinate {name}", "none", "The file is damaged")
     if stored.sizes["row"] != stored.sizes["col"]:
-        raise FileError(str(path), "must hold square matrices", f"{stored.sizes['row']} x {stored.sizes['col']}", "The file is damaged")
+        raise FileError(
+            str(path),
+            "must hold square matrices",
+            f"{stored.sizes['row']} x {stored.sizes['col']}",
+            "The file is damaged",
+        )
     try:
         grid = grid_of(stored)
     except Exception as error:  # whatever a foreign attribute does to the grid is one refusal
         raise FileError(str(path), "must describe a grid", str(error)[:200], "The file is damaged") from None
     for axis in grid.axes:
         if not np.allclose(stored[axis.name].values, axis.centers, rtol=0, atol=1e-9 * (axis.upper - axis.lower)):
-            raise FileError(str(path), f"the centres of {axis.name} must match its bounds", "other values", "The file is damaged")
+            raise FileError(
+                str(path), f"the centres of {axis.name} must match its bounds", "other values", "The file is damaged"
+            )
 
 
 def describe(path: str | Path) -> str:

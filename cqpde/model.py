@@ -133,7 +133,9 @@ class Model:
     ) -> None:
         self.coordinates = _coordinates(coordinates)
         if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or dim < 1:
-            raise ModelError("dim", "the number of levels must be a positive integer", repr(dim), "Use dim=1 for a classical model")
+            raise ModelError(
+                "dim", "the number of levels must be a positive integer", repr(dim), "Use dim=1 for a classical model"
+            )
         if check not in CHECKS:
             raise OptionError("check", "must be one of the known modes", repr(check), did_you_mean(str(check), CHECKS))
         self.dim, self.check_mode, self.name, self.description = int(dim), check, name, description
@@ -144,7 +146,9 @@ class Model:
         if isinstance(D0, str) and not self.saturated:
             raise ModelError("D0", "a word must be 'saturated'", repr(D0), "Give a (p, p) matrix or 'saturated'")
         if excess is not None and not self.saturated:
-            raise ModelError("excess", "is added to the saturated D0 only", "D0 given", "Pass D0='saturated' or add it to D0")
+            raise ModelError(
+                "excess", "is added to the saturated D0 only", "D0 given", "Pass D0='saturated' or add it to D0"
+            )
         read = self._read
         self.H = read("H", (d, d), H)
         self.L = read("L", (p, d, d), operators)
@@ -157,7 +161,9 @@ class Model:
     def _read(self, name: str, shape: tuple[int, ...], value: Any) -> Coefficient:
         if value is None:
             value = np.zeros(shape)
-        scalar = not isinstance(value, list | tuple | Mapping) and np.ndim(value) == 0 and not isinstance(value, Sampled)
+        scalar = (
+            not isinstance(value, list | tuple | Mapping) and np.ndim(value) == 0 and not isinstance(value, Sampled)
+        )
         if scalar and all(s == 1 for s in shape) and (_is_symbolic(value) or not callable(value)):
             for _ in shape:
                 value = [value]
@@ -165,7 +171,9 @@ class Model:
         constants = coefficient._constants
         if not np.all(np.isfinite(constants)):
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(constants))[0])
-            raise ModelError(name, "coefficients must be finite", f"{constants[where]} at index {where}", "Correct the value")
+            raise ModelError(
+                name, "coefficients must be finite", f"{constants[where]} at index {where}", "Correct the value"
+            )
         return coefficient
 
     def _rows(self, value: Any, name: str, columns: int) -> Any:
@@ -181,7 +189,9 @@ class Model:
             if columns and not hasattr(row, "__len__"):
                 one = i if name == "D2" else 0
                 if name == "D1" and columns > 1 and c in value:
-                    raise ModelError(f"D1[{c!r}]", f"needs {columns} entries, one per Lindblad operator", "a scalar", "Give a list")
+                    raise ModelError(
+                        f"D1[{c!r}]", f"needs {columns} entries, one per Lindblad operator", "a scalar", "Give a list"
+                    )
                 row = [row if k == one else 0 for k in range(columns)]
             rows.append(row)
         return rows
@@ -235,7 +245,9 @@ class Model:
         if np.any(traces):
             w = np.einsum("...ab,...b,...aij->...ij", d0, np.conj(traces), m)
             h = h + 0.5j * (w - _adjoint(w))
-        return Canonical(self.drift(z, t), a_list, collapse(s, n), collapse(h, n), collapse(m, n), collapse(d0, n), excess)
+        return Canonical(
+            self.drift(z, t), a_list, collapse(s, n), collapse(h, n), collapse(m, n), collapse(d0, n), excess
+        )
 
     # -- checks --------------------------------------------------------------------------------------------------------
     def check(self, grid: Grid, t: float = 0.0, mode: str | None = None) -> float:
@@ -260,7 +272,12 @@ class Model:
     def require_coordinates(self, grid: Grid) -> None:
         """Refuse a grid whose axes are not this model's coordinates in the same order."""
         if grid.names != self.coordinates:
-            raise ModelError("grid", f"the axes must be the model's coordinates {self.coordinates} in order", grid.names, "Rename or reorder the axes")
+            raise ModelError(
+                "grid",
+                f"the axes must be the model's coordinates {self.coordinates} in order",
+                grid.names,
+                "Rename or reorder the axes",
+            )
 
     def __repr__(self) -> str:
         label = "" if self.name == "custom" else f"{self.name!r}, "
@@ -293,7 +310,12 @@ def _coordinates(names: Sequence[str]) -> tuple[str, ...]:
         raise ModelError("coordinates", "must be distinct names, at least one", names, "Write e.g. ('q', 'p')")
     for c in names:
         if not c.isidentifier() or c in RESERVED:
-            raise ModelError("coordinates", "a name must be an identifier that is not reserved", repr(c), f"Reserved: {', '.join(RESERVED)}")
+            raise ModelError(
+                "coordinates",
+                "a name must be an identifier that is not reserved",
+                repr(c),
+                f"Reserved: {', '.join(RESERVED)}",
+            )
     return names
 
 
@@ -306,7 +328,9 @@ def _operator_list(value: Any, d: int) -> Any:
     if isinstance(value, np.ndarray) and value.ndim == 2 and value.shape == (d, d):
         return [value]
     if callable(value):
-        raise ModelError("L", "give a list of operators, each of which may be a callable", "one callable", "Write L=[f]")
+        raise ModelError(
+            "L", "give a list of operators, each of which may be a callable", "one callable", "Write L=[f]"
+        )
     return list(value)
 
 
@@ -364,12 +388,23 @@ def healed(
 
     def normal(expression: Any, where: str) -> Any:
         try:
-            e = sympy.sympify(expression, strict=True) if not isinstance(expression, complex | np.generic) else sympy.sympify(complex(expression))
+            e = (
+                sympy.sympify(expression, strict=True)
+                if not isinstance(expression, complex | np.generic)
+                else sympy.sympify(complex(expression))
+            )
         except (sympy.SympifyError, TypeError, ValueError):
-            raise ModelError(where, "must be a number or a SymPy expression", type(expression).__name__, "Use sympy.symbols for coordinates") from None
+            raise ModelError(
+                where,
+                "must be a number or a SymPy expression",
+                type(expression).__name__,
+                "Use sympy.symbols for coordinates",
+            ) from None
         unknown = sorted(s.name for s in e.free_symbols if s.name not in symbols)
         if unknown:
-            raise ModelError(where, "every symbol must be a coordinate or t", repr(unknown[0]), did_you_mean(unknown[0], symbols))
+            raise ModelError(
+                where, "every symbol must be a coordinate or t", repr(unknown[0]), did_you_mean(unknown[0], symbols)
+            )
         return e.subs({s: symbols[s.name] for s in e.free_symbols})
 
     h_i = _symbolic_matrix(H_I, normal, "H_I")
@@ -397,8 +432,10 @@ def _pairs(coordinates: Sequence[Any]) -> list[tuple[str, str]]:
     if len(items) == 2 and all(isinstance(c, str) for c in items):
         return [(items[0], items[1])]
     if items and all(isinstance(c, list | tuple) and len(c) == 2 for c in items):
-        return [(str(a), str(b)) for a, b in items]
-    raise ModelError("coordinates", "must be canonical pairs", repr(coordinates), "Write ('q', 'p') or [('x', 'px'), ('y', 'py')]")
+        return [(str(pair[0]), str(pair[1])) for pair in items]
+    raise ModelError(
+        "coordinates", "must be canonical pairs", repr(coordinates), "Write ('q', 'p') or [('x', 'px'), ('y', 'py')]"
+    )
 
 
 def _symbolic_matrix(value: Any, normal: Any, where: str) -> Any:
@@ -408,8 +445,17 @@ def _symbolic_matrix(value: Any, normal: Any, where: str) -> Any:
         value = value.full()
     if hasattr(value, "tolist"):
         value = value.tolist()
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(row, list | tuple) and len(row) == len(value[0]) for row in value):
-        raise ModelError(where, "must be a matrix (nested list, array or SymPy matrix)", type(value).__name__, "Write e.g. 2*lam*q*cqpde.sigmaz()")
+    if (
+        not isinstance(value, list | tuple)
+        or not value
+        or not all(isinstance(row, list | tuple) and len(row) == len(value[0]) for row in value)
+    ):
+        raise ModelError(
+            where,
+            "must be a matrix (nested list, array or SymPy matrix)",
+            type(value).__name__,
+            "Write e.g. 2*lam*q*cqpde.sigmaz()",
+        )
     return sympy.Matrix([[_tidy(normal(e, where)) for e in row] for row in value])
 
 
@@ -417,7 +463,9 @@ def _tidy(expression: Any) -> Any:
     """Turn ``1.0*x + 0`` left by complex NumPy factors into plain SymPy, so that derivatives vanish exactly where they should."""
     import sympy
 
-    return sympy.expand(expression.xreplace({f: sympy.Integer(int(f)) for f in expression.atoms(sympy.Float) if f == int(f)}))
+    return sympy.expand(
+        expression.xreplace({f: sympy.Integer(int(f)) for f in expression.atoms(sympy.Float) if f == int(f)})
+    )
 
 
 def _noise_matrix(sigma: Any, names: tuple[str, ...], normal: Any) -> Any:
@@ -431,5 +479,7 @@ def _noise_matrix(sigma: Any, names: tuple[str, ...], normal: Any) -> Any:
         return sympy.diag(*[normal(sigma.get(c, 0), f"sigma[{c!r}]") for c in names])
     matrix = _symbolic_matrix(sigma, normal, "sigma")
     if matrix.shape[0] != n:
-        raise ModelError("sigma", f"must have {n} rows, one per coordinate {names}", matrix.shape, "Or write {'p': strength}")
+        raise ModelError(
+            "sigma", f"must have {n} rows, one per coordinate {names}", matrix.shape, "Or write {'p': strength}"
+        )
     return matrix

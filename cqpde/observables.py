@@ -26,7 +26,12 @@ METHODS = (
 
 def _rho(ds: xr.Dataset) -> xr.DataArray:
     if "rho" not in ds:
-        raise OptionError("rho", "the Dataset must hold full fields", ", ".join(map(str, ds.data_vars)), "Solve with frames=..., or use what was saved")
+        raise OptionError(
+            "rho",
+            "the Dataset must hold full fields",
+            ", ".join(map(str, ds.data_vars)),
+            "Solve with frames=..., or use what was saved",
+        )
     return ds["rho"]
 
 
@@ -34,7 +39,9 @@ def _axes(ds: xr.Dataset, names: tuple[str, ...]) -> tuple[str, ...]:
     known = grid_of(ds).names
     for name in names:
         if name not in known:
-            raise OptionError("axis", "must be a classical coordinate of the solution", repr(name), did_you_mean(str(name), known))
+            raise OptionError(
+                "axis", "must be a classical coordinate of the solution", repr(name), did_you_mean(str(name), known)
+            )
     return names
 
 
@@ -52,8 +59,18 @@ def _operator(ds: xr.Dataset, operator: Any) -> xr.DataArray:
         operator = operator.full()
     array = np.asarray(operator, dtype=complex)
     if array.shape != (d, d):
-        raise OptionError("operator", f"must be a {d} x {d} matrix", f"shape {array.shape}", "Match the number of levels")
+        raise OptionError(
+            "operator", f"must be a {d} x {d} matrix", f"shape {array.shape}", "Match the number of levels"
+        )
     return xr.DataArray(array, dims=("row", "col"))
+
+
+def _trace(rho: xr.DataArray) -> xr.DataArray:
+    """Sum of the diagonal elements, real."""
+    total = rho.isel(row=0, col=0, drop=True).real
+    for k in range(1, rho.sizes["row"]):
+        total = total + rho.isel(row=k, col=k, drop=True).real
+    return total
 
 
 def _label(array: xr.DataArray, name: str, long_name: str) -> xr.DataArray:
@@ -64,9 +81,7 @@ def _label(array: xr.DataArray, name: str, long_name: str) -> xr.DataArray:
 
 def density(ds: xr.Dataset) -> xr.DataArray:
     r"""Classical density :math:`\mathrm{Tr}\,\rho(z, t)`, dims (t, \*axes)."""
-    rho = _rho(ds)
-    total = sum(rho.isel(row=k, col=k, drop=True).real for k in range(ds.sizes["row"]))
-    return _label(total, "density", "classical density")
+    return _label(_trace(_rho(ds)), "density", "classical density")
 
 
 def marginal(ds: xr.Dataset, *axes: str) -> xr.DataArray:
@@ -75,7 +90,11 @@ def marginal(ds: xr.Dataset, *axes: str) -> xr.DataArray:
     grid = grid_of(ds)
     out = [a for a in grid.names if a not in keep]
     volume = float(np.prod([grid.axis(a).spacing for a in out]))
-    return _label(density(ds).sum(out) * volume, "marginal_" + "_".join(keep), f"marginal density of {', '.join(keep) or 'nothing'}")
+    return _label(
+        density(ds).sum(out) * volume,
+        "marginal_" + "_".join(keep),
+        f"marginal density of {', '.join(keep) or 'nothing'}",
+    )
 
 
 def operator_marginal(ds: xr.Dataset, *axes: str) -> xr.DataArray:
@@ -84,7 +103,9 @@ def operator_marginal(ds: xr.Dataset, *axes: str) -> xr.DataArray:
     grid = grid_of(ds)
     out = [a for a in grid.names if a not in keep]
     volume = float(np.prod([grid.axis(a).spacing for a in out]))
-    return _label(_rho(ds).sum(out) * volume, "rho_marginal", f"hybrid state of {', '.join(keep) or 'the quantum system'}")
+    return _label(
+        _rho(ds).sum(out) * volume, "rho_marginal", f"hybrid state of {', '.join(keep) or 'the quantum system'}"
+    )
 
 
 def unconditioned_state(ds: xr.Dataset) -> xr.DataArray:
@@ -113,7 +134,11 @@ def expect(ds: xr.Dataset, operator: Any) -> xr.DataArray:
 def moment(ds: xr.Dataset, axes: str, operator: Any = None, order: int = 1) -> xr.DataArray:
     r"""Moment :math:`\int z_a z_b \cdots\,\mathrm{Tr}[O\rho]\,dz` for ``axes`` like ``"q"`` or ``"q p"``, each to the power ``order``."""
     names = _axes(ds, tuple(axes.split()))
-    weight = density(ds) if operator is None else (_operator(ds, operator).rename(row="col", col="row") * _rho(ds)).sum(["row", "col"])
+    weight = (
+        density(ds)
+        if operator is None
+        else (_operator(ds, operator).rename(row="col", col="row") * _rho(ds)).sum(["row", "col"])
+    )
     if operator is not None:
         o = _operator(ds, operator).values
         weight = weight.real if np.allclose(o, np.conj(np.swapaxes(o, 0, 1))) else weight
@@ -160,9 +185,11 @@ def conditional_state(ds: xr.Dataset, **where: float) -> xr.DataArray:
     for name, value in where.items():
         axis = grid.axis(name)
         if not axis.lower <= float(value) <= axis.upper:
-            raise OptionError(name, f"must lie inside [{axis.lower:g}, {axis.upper:g}]", value, "Choose a point of the box")
+            raise OptionError(
+                name, f"must lie inside [{axis.lower:g}, {axis.upper:g}]", value, "Choose a point of the box"
+            )
     rho = rho.sel(where, method="nearest") if where else rho
-    trace = sum(rho.isel(row=k, col=k, drop=True).real for k in range(ds.sizes["row"]))
+    trace = _trace(rho)
     return _label(rho / trace.where(trace > 0), "conditional_state", "conditional quantum state")
 
 
@@ -180,9 +207,9 @@ def purity(ds: xr.Dataset, of: str = "conditional") -> xr.DataArray:
     total = moment(ds, "")
     if of == "unconditioned":
         state = unconditioned_state(ds)
-        return _label((np.abs(state) ** 2).sum(["row", "col"]) / total**2, "purity", "purity of the unconditioned state")
+        return _label((abs(state) ** 2).sum(["row", "col"]) / total**2, "purity", "purity of the unconditioned state")
     grid, f = grid_of(ds), density(ds)
-    squares = (np.abs(_rho(ds)) ** 2).sum(["row", "col"])
+    squares = (abs(_rho(ds)) ** 2).sum(["row", "col"])
     mean_purity = (squares / f.where(f > 0)).sum(list(grid.names)) * grid.cell_volume / total
     return _label(mean_purity, "purity", "mean purity of the conditional states")
 
@@ -190,7 +217,7 @@ def purity(ds: xr.Dataset, of: str = "conditional") -> xr.DataArray:
 def arrival_rate(ds: xr.Dataset) -> xr.DataArray:
     """Probability that left through each end per unit time, between successive times: dims (t, face), t in the middle."""
     e = ds["escaped"]
-    through = sum(e.isel(row=k, col=k, drop=True).real for k in range(ds.sizes["row"]))
+    through = _trace(e)
     t = ds["t"].values
     rate = through.diff("t") / xr.DataArray(np.diff(t), dims="t")
     return _label(rate.assign_coords(t=0.5 * (t[1:] + t[:-1])), "arrival_rate", "rate of arrival at each end")
@@ -203,9 +230,15 @@ def summary(ds: xr.Dataset) -> str:
     rows = [
         ("model", ds.attrs.get("model", "?")),
         ("grid", repr(grid_of(ds))),
-        ("method", f"{ds.attrs.get('method')} ({ds.attrs.get('method_reason')}), transport {ds.attrs.get('transport')}"),
+        (
+            "method",
+            f"{ds.attrs.get('method')} ({ds.attrs.get('method_reason')}), transport {ds.attrs.get('transport')}",
+        ),
         ("time", f"{float(ds.t[0]):g} ... {float(ds.t[-1]):g}, {ds.attrs.get('time_integration')}"),
-        ("steps", f"{int(number('steps'))} accepted, {int(number('steps_rejected'))} rejected, last dt {number('dt'):.3g}"),
+        (
+            "steps",
+            f"{int(number('steps'))} accepted, {int(number('steps_rejected'))} rejected, last dt {number('dt'):.3g}",
+        ),
         ("time error", f"{number('time_error'):.2e} (estimated bound; tol {ds.attrs.get('tol')})"),
         ("grid error", f"{number('grid_error'):.2e} (estimate, integrated trace norm)"),
         ("trace", f"{number('trace'):.15f}"),

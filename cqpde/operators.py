@@ -24,7 +24,9 @@ _QUBIT_KETS = {
 def ket(label: str) -> Array:
     """Return a qubit ket, shape (2,): one of ``0 1 + - +i -i``."""
     if label not in _QUBIT_KETS:
-        raise OptionError("ket", "the label must name a qubit state", repr(label), did_you_mean(str(label), _QUBIT_KETS))
+        raise OptionError(
+            "ket", "the label must name a qubit state", repr(label), did_you_mean(str(label), _QUBIT_KETS)
+        )
     return np.array(_QUBIT_KETS[label], dtype=complex)
 
 

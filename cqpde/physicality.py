@@ -46,11 +46,18 @@ def check_model(model: Model, grid: Grid, t: float, mode: str) -> float:
             if bad.any():
                 cell = tuple(np.argwhere(bad)[0])
                 label = name + "".join(f"[{i}]" for i in index)
-                raise ModelError(label, "must be finite on every cell", f"{entries[index][cell]} at {_place(grid, cell, bad.shape)}", "Move the box or regularise")
+                raise ModelError(
+                    label,
+                    "must be finite on every cell",
+                    f"{entries[index][cell]} at {_place(grid, cell, bad.shape)}",
+                    "Move the box or regularise",
+                )
         fields[name] = stack(entries, n)
     _require_small(grid, "H", "must be Hermitian", fields["H"] - _adjoint(fields["H"]), fields["H"], n)
     _require_small(grid, "D0", "must be Hermitian", fields["D0"] - _adjoint(fields["D0"]), fields["D0"], n)
-    _require_small(grid, "excess", "must be Hermitian", fields["excess"] - _adjoint(fields["excess"]), fields["excess"], n)
+    _require_small(
+        grid, "excess", "must be Hermitian", fields["excess"] - _adjoint(fields["excess"]), fields["excess"], n
+    )
     _require_small(grid, "D2", "must be real", fields["D2"].imag, fields["D2"], n)
     _require_small(grid, "D2", "must be symmetric", fields["D2"] - np.swapaxes(fields["D2"], -1, -2), fields["D2"], n)
     _require_small(grid, "D1C", "must be real", fields["D1C"].imag[..., None], fields["D1C"][..., None], n)
@@ -74,14 +81,19 @@ def _check_trade_off(model: Model, grid: Grid, fields: dict[str, Array], mode: s
     scale = float(np.max(np.abs(s))) or 1.0
     worst = _worst(grid, values)
     if worst[0] < -SLACK * scale:
-        complain("D2", "must be positive semi-definite on every cell", f"eigenvalue {worst[0] / 2:.4g} at {worst[1]}", "Diffusion cannot be negative")
+        complain(
+            "D2",
+            "must be positive semi-definite on every cell",
+            f"eigenvalue {worst[0] / 2:.4g} at {worst[1]}",
+            "Diffusion cannot be negative",
+        )
     lindblad = fields["L"]
     if lindblad.shape[-3] == 0 or d == 1:
         return 0.0
     traces = np.trace(lindblad, axis1=-2, axis2=-1) / d
     m = lindblad - traces[..., None, None] * np.eye(d)
     c_transposed = np.swapaxes(m.reshape(*m.shape[:-2], d * d), -1, -2)
-    r = np.linalg.qr(c_transposed, mode="r")
+    r = np.asarray(np.linalg.qr(c_transposed, mode="r"))
     d1 = fields["D1"] @ _adjoint(r)
     inverse = pseudo_inverse(s)
     outside = d1 - s @ inverse @ d1
@@ -105,7 +117,11 @@ def _check_trade_off(model: Model, grid: Grid, fields: dict[str, Array], mode: s
     scale = max(float(np.max(np.abs(least), initial=0.0)), float(np.max(np.abs(fields["D0"]), initial=0.0)), 1e-300)
     if worst[0] < -SLACK * scale:
         name = "excess" if model.saturated else "D0"
-        rule = "must be positive semi-definite" if model.saturated else "decoherence-diffusion trade-off D0 >= D1^+ (2 D2)^+ D1, eq. (6)"
+        rule = (
+            "must be positive semi-definite"
+            if model.saturated
+            else "decoherence-diffusion trade-off D0 >= D1^+ (2 D2)^+ D1, eq. (6)"
+        )
         complain(name, rule, f"margin {worst[0]:.4g} at {worst[1]}", "Increase D0 or D2, or reduce D1")
     return float(worst[0])
 
@@ -120,7 +136,9 @@ def _require_small(grid: Grid, name: str, rule: str, defect: Array, field: Array
     size = np.abs(defect).max(axis=tuple(range(n, defect.ndim)))
     worst = _worst(grid, -size)
     if -worst[0] > SLACK * (float(np.max(np.abs(field))) or 1.0):
-        raise ModelError(name, f"{rule} on every cell", f"a defect of {-worst[0]:.4g} at {worst[1]}", "Correct the coefficient")
+        raise ModelError(
+            name, f"{rule} on every cell", f"a defect of {-worst[0]:.4g} at {worst[1]}", "Correct the coefficient"
+        )
 
 
 def _worst(grid: Grid, values: Array) -> tuple[float, str]:

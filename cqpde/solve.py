@@ -114,7 +114,7 @@ def solve(
     >>> float(sol.trace[-1].round(9))
     1.0
     """
-    states = [rho0] if not isinstance(rho0, list | tuple) else list(rho0)
+    states: list[State] = [rho0] if not isinstance(rho0, list | tuple) else list(rho0)  # type: ignore[list-item]
     times = _times(t)
     _check_options(model, tol, method, transport, dt_max)
     if not states:
@@ -123,7 +123,9 @@ def solve(
         check_state(state, model.dim)
     grid = states[0].grid
     if any(s.grid != grid for s in states):
-        raise OptionError("rho0", "all states of a batch must be on one grid", "different grids", "Make them with the same Grid")
+        raise OptionError(
+            "rho0", "all states of a batch must be on one grid", "different grids", "Make them with the same Grid"
+        )
     probes = _probe_times(model, times)
     margin = min(model.check(grid, at, check) for at in probes)
     plan = layout(model, grid, probes)
@@ -149,7 +151,9 @@ def solve(
         "method": "fv",
         "method_reason": "the finite-volume route is the general one" if method == "auto" else "asked for",
         "transport": transport if plan.drifting else "none (no axis drifts without noise)",
-        "time_integration": "exponential to round-off" if run.exact else "symmetric splitting, order 2, error controlled",
+        "time_integration": "exponential to round-off"
+        if run.exact
+        else "symmetric splitting, order 2, error controlled",
         "tol": float(tol),
         "positivity_margin": margin,
         "largest_peclet": run.peclet,
@@ -168,12 +172,15 @@ def solve(
 class _Run:
     """Collects frames, escaped matrices, diagnostics and saved observables while a run goes on."""
 
-    def __init__(self, grid: Grid, dim: int, batch: int, times: Array, kept: Array, savers: dict[str, Callable[..., Any]]) -> None:
+    def __init__(
+        self, grid: Grid, dim: int, batch: int, times: Array, kept: Array, savers: dict[str, Callable[..., Any]]
+    ) -> None:
         self.grid, self.dim, self.batch, self.times, self.kept, self.savers = grid, dim, batch, times, kept, savers
         self.rho = np.empty((len(kept), batch, dim, dim, *grid.shape), dtype=complex)
         self.escaped = np.empty((len(times), batch, 2 * grid.ndim, dim, dim), dtype=complex)
         self.diagnostics: dict[str, Array] = {
-            name: np.full((len(times), batch) if name in _PER_STATE else (len(times),), np.nan) for name in dataset.DIAGNOSTICS
+            name: np.full((len(times), batch) if name in _PER_STATE else (len(times),), np.nan)
+            for name in dataset.DIAGNOSTICS
         }
         self._saved: dict[str, list[Any]] = {name: [] for name in savers}
         self.exact, self.peclet, self.applications = True, 0.0, 0
@@ -197,7 +204,12 @@ class _Run:
             edges = [amount for _, kind, amount in edge_probabilities(self.grid, density[b]) if kind == "open"]
             d["edge_probability"][k, b] = sum(edges)
         p = frame.progress
-        for name, value in (("time_error", p.time_error), ("dt", p.dt), ("steps", p.steps), ("steps_rejected", p.rejected)):
+        for name, value in (
+            ("time_error", p.time_error),
+            ("dt", p.dt),
+            ("steps", p.steps),
+            ("steps_rejected", p.rejected),
+        ):
             d[name][k] = value
         d["wall_seconds"][k] = time.perf_counter() - began
         self.applications = p.applications
@@ -240,18 +252,39 @@ def _run(
     positive = transport != "linear" or not plan.drifting
     strict = positive and (model.check_mode if check is None else check) == "error"
     longest = float(times[-1] - times[0]) if dt_max is None else dt_max
-    with tqdm(total=float(times[-1] - times[0]), desc="t", unit="", disable=None if progress is None else not progress, leave=False) as bar:
-        for frame in evolve(propagator, x, len(states), times, tol, longest or 1.0, lambda now: bar.update(now - times[0] - bar.n)):
+    with tqdm(
+        total=float(times[-1] - times[0]),
+        desc="t",
+        unit="",
+        disable=None if progress is None else not progress,
+        leave=False,
+    ) as bar:
+        for frame in evolve(
+            propagator, x, len(states), times, tol, longest or 1.0, lambda now: bar.update(now - times[0] - bar.n)
+        ):
             collected.add(frame, began)
             lowest = float(collected.diagnostics["min_eigenvalue"][frame.index].min())
             if strict and lowest < POSITIVITY:
-                raise SolverError("rho", "must stay positive semi-definite", f"eigenvalue {lowest:.3g} of the largest trace at t = {frame.t:.6g}", "This is a defect of the scheme: please report the model")
+                raise SolverError(
+                    "rho",
+                    "must stay positive semi-definite",
+                    f"eigenvalue {lowest:.3g} of the largest trace at t = {frame.t:.6g}",
+                    "This is a defect of the scheme: please report the model",
+                )
     collected.exact, collected.peclet = propagator.exact, propagator.peclet
     return collected
 
 
 def _grid_error(
-    model: Model, grid: Grid, states: list[State], times: Array, transport: str, tol: float, dt_max: float | None, kept: Array, fine: _Run
+    model: Model,
+    grid: Grid,
+    states: list[State],
+    times: Array,
+    transport: str,
+    tol: float,
+    dt_max: float | None,
+    kept: Array,
+    fine: _Run,
 ) -> Array:
     """Richardson estimate at the frames: a third of the distance to half the cells (a first-order mode: the whole distance)."""
     from scipy.ndimage import map_coordinates
@@ -262,7 +295,7 @@ def _grid_error(
         coarse_states = [s.on(coarse) for s in states]
         plan = layout(model, coarse, _probe_times(model, times))
         run = _run(model, coarse, coarse_states, times, plan, transport, tol, dt_max, False, kept, {}, 0.0, "off")
-    except Exception as error:  # noqa: BLE001 - the estimate is a courtesy; its absence is reported, never an end of the run
+    except Exception as error:
         warnings.warn(f"grid_error: could not be estimated on {coarse}: {error}", CqpdeWarning, stacklevel=3)
         return out
     places = [(c.centers - f.centers[0]) / f.spacing for c, f in zip(coarse.axes, grid.axes, strict=True)]
@@ -273,7 +306,9 @@ def _grid_error(
         index = int(np.flatnonzero(times == now)[0])
         for b in range(len(states)):
             f = to_components(fine.rho[k, b])
-            difference = np.stack([map_coordinates(c, mesh, order=3, mode=mode) for c in f]) - to_components(run.rho[k, b])
+            difference = np.stack([map_coordinates(c, mesh, order=3, mode=mode) for c in f]) - to_components(
+                run.rho[k, b]
+            )
             out[index, b] = share * trace_norm_bound(difference.reshape(len(f), -1), 1, coarse.cell_volume)
     return out
 
@@ -286,7 +321,9 @@ def _warn(model: Model, grid: Grid, run: _Run, transport: str) -> None:
     through = [f"{names[i]}: {leaked[i]:.2g}" for i in open_faces if leaked[i] > ESCAPE_WARNING]
     if through:
         warnings.warn(
-            f"probability left through open ends ({', '.join(through)}). Widen the box (Grid.suggest) or say what the ends do", CqpdeWarning, stacklevel=3
+            f"probability left through open ends ({', '.join(through)}). Widen the box (Grid.suggest) or say what the ends do",
+            CqpdeWarning,
+            stacklevel=3,
         )
     if run.peclet > 2.0:
         warnings.warn(
@@ -295,8 +332,16 @@ def _warn(model: Model, grid: Grid, run: _Run, transport: str) -> None:
         )  # fmt: skip
     lowest = float(d["min_eigenvalue"].min())
     if lowest < POSITIVITY:
-        why = "linear transport is not exactly positive" if transport == "linear" else "the model is not completely positive"
-        warnings.warn(f"rho is not positive: smallest eigenvalue {lowest:.3g} of the largest trace ({why})", CqpdeWarning, stacklevel=3)
+        why = (
+            "linear transport is not exactly positive"
+            if transport == "linear"
+            else "the model is not completely positive"
+        )
+        warnings.warn(
+            f"rho is not positive: smallest eigenvalue {lowest:.3g} of the largest trace ({why})",
+            CqpdeWarning,
+            stacklevel=3,
+        )
 
 
 def _times(t: Any) -> Array:
@@ -305,7 +350,12 @@ def _times(t: Any) -> Array:
     except (TypeError, ValueError):
         raise OptionError("t", "must be numbers", repr(t), "Write e.g. np.linspace(0, 1, 11)") from None
     if len(times) < 2 or not np.all(np.isfinite(times)) or np.any(np.diff(times) <= 0):
-        raise OptionError("t", "must be at least two finite ascending times, the first being the start", np.array2string(times, threshold=6), "Sort them and remove duplicates")
+        raise OptionError(
+            "t",
+            "must be at least two finite ascending times, the first being the start",
+            np.array2string(times, threshold=6),
+            "Sort them and remove duplicates",
+        )
     return times
 
 
@@ -317,11 +367,15 @@ def _probe_times(model: Model, times: Array) -> tuple[float, ...]:
 
 def _check_options(model: Any, tol: Any, method: Any, transport: Any, dt_max: Any) -> None:
     if not isinstance(model, Model):
-        raise OptionError("model", "must be a cqpde.Model", type(model).__name__, "Make it with cqpde.Model, healed or cqpde.models")
+        raise OptionError(
+            "model", "must be a cqpde.Model", type(model).__name__, "Make it with cqpde.Model, healed or cqpde.models"
+        )
     if method not in METHODS:
         raise OptionError("method", "must be a known method", repr(method), did_you_mean(str(method), METHODS))
     if transport not in TRANSPORTS:
-        raise OptionError("transport", "must be a known mode", repr(transport), did_you_mean(str(transport), TRANSPORTS))
+        raise OptionError(
+            "transport", "must be a known mode", repr(transport), did_you_mean(str(transport), TRANSPORTS)
+        )
     if isinstance(tol, bool) or not isinstance(tol, int | float | np.number) or not 1e-13 <= tol < 1:
         raise OptionError("tol", "must be a number in [1e-13, 1)", repr(tol), "Try 1e-4")
     if dt_max is not None and not (isinstance(dt_max, int | float | np.number) and 0 < dt_max < np.inf):
@@ -356,7 +410,9 @@ def _savers(save: Any) -> dict[str, Callable[..., Any]]:
             continue
         words = str(what).split()
         if not words or words[0] not in known:
-            raise OptionError("save", "must name an observable of .cq or be a callable", repr(what), did_you_mean(str(what), known))
+            raise OptionError(
+                "save", "must name an observable of .cq or be a callable", repr(what), did_you_mean(str(what), known)
+            )
         out[str(name)] = lambda view, w=words: getattr(view.cq, w[0])(*w[1:])
     return out
 

@@ -43,10 +43,21 @@ def suggest(model: Model, rho0: Any, t: float) -> Grid:
         if step % 20 == 0:
             gradient = np.maximum(gradient, _splitting_gradient(model, z, step * dt, narrow))
         noise = np.linalg.cholesky(s + 1e-14 * np.eye(n)) if np.any(s) else np.zeros((1, n, n))
-        z = z + dt * velocity + dt**0.5 * np.einsum("kij,kj->ki", np.broadcast_to(noise, (PATHS, n, n)), rng.normal(size=(PATHS, n)))
+        z = (
+            z
+            + dt * velocity
+            + dt**0.5 * np.einsum("kij,kj->ki", np.broadcast_to(noise, (PATHS, n, n)), rng.normal(size=(PATHS, n)))
+        )
         if not np.all(np.isfinite(z)):
-            raise GridError("suggest", "the paths must stay finite", f"a non-finite coordinate at t = {step * dt:.3g}", "Choose the box by hand")
-    spacing = np.minimum(narrow / CELLS_PER_STD, np.where(gradient > 0, PHASE_PER_CELL / np.maximum(gradient * t, 1e-300), np.inf))
+            raise GridError(
+                "suggest",
+                "the paths must stay finite",
+                f"a non-finite coordinate at t = {step * dt:.3g}",
+                "Choose the box by hand",
+            )
+    spacing = np.minimum(
+        narrow / CELLS_PER_STD, np.where(gradient > 0, PHASE_PER_CELL / np.maximum(gradient * t, 1e-300), np.inf)
+    )
     axes: dict[str, Any] = {}
     for i, name in enumerate(model.coordinates):
         cells = int(np.ceil((high[i] - low[i]) / spacing[i]))
@@ -60,16 +71,25 @@ def _start(model: Model, rho0: Any) -> tuple[Array, Array]:
     n = len(model.coordinates)
     if isinstance(rho0, State):
         if rho0.grid.names != model.coordinates:
-            raise OptionError("rho0", f"must be over the model's coordinates {model.coordinates}", rho0.grid.names, "Reorder the axes")
+            raise OptionError(
+                "rho0", f"must be over the model's coordinates {model.coordinates}", rho0.grid.names, "Reorder the axes"
+            )
         return rho0.moments()
     if not isinstance(rho0, dict) or "mean" not in rho0 or not ({"std", "cov"} & set(rho0)):
-        raise OptionError("rho0", "must be a State or {'mean': {...}, 'std': {...}} (or 'cov')", type(rho0).__name__, "")
+        raise OptionError(
+            "rho0", "must be a State or {'mean': {...}, 'std': {...}} (or 'cov')", type(rho0).__name__, ""
+        )
 
     def vector(value: Any, what: str) -> Array:
         if isinstance(value, dict):
             for key in value:
                 if key not in model.coordinates:
-                    raise OptionError(f"rho0[{what!r}]", "keys must be coordinates", repr(key), did_you_mean(str(key), model.coordinates))
+                    raise OptionError(
+                        f"rho0[{what!r}]",
+                        "keys must be coordinates",
+                        repr(key),
+                        did_you_mean(str(key), model.coordinates),
+                    )
             value = [value.get(c, 0.0) for c in model.coordinates]
         return np.broadcast_to(np.asarray(value, dtype=float), (n,))
 

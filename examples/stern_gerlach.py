@@ -12,7 +12,9 @@ def main(cells: int = 128, path: str | None = "diosi.nc"):
     sol = cq.solve(model, rho0, t=np.linspace(0, 1, 11), tol=1e-3)
     print(sol.cq.summary())
     for level in (0, 1):
-        mean_p = float(sol.cq.moment("p", cq.projector(cq.basis(2, level)))[-1]) / float(sol.cq.populations()[-1, level])
+        mean_p = float(sol.cq.moment("p", cq.projector(cq.basis(2, level)))[-1]) / float(
+            sol.cq.populations()[-1, level]
+        )
         print(f"mean momentum of branch |{level}>: {mean_p:+.4f}   exact {-2.0 if level == 0 else 2.0:+.4f}")
     if path:
         cq.save(sol, path)

@@ -107,7 +107,9 @@ def noncommuting_1d(**planted: float) -> Case:
     def reference(grid: cq.Grid) -> Array:
         fine = cq.Grid(x=(-BOX, BOX, 192, "periodic"))
         f = _fields(fine.axes[0].centers)
-        rho = spectral.solve_periodic(start_1d(fine).rho, 0.7, [(-BOX, BOX)], [f["v"]], [[f["s"]]], [f["A"]], f["H"], [f["N"]])
+        rho = spectral.solve_periodic(
+            start_1d(fine).rho, 0.7, [(-BOX, BOX)], [f["v"]], [[f["s"]]], [f["A"]], f["H"], [f["N"]]
+        )
         return fourier_resample(rho, grid)
 
     return Case(nothing_commutes(**planted), lambda n: cq.Grid(x=(-BOX, BOX, n, "periodic")), start_1d, 0.7, reference)
@@ -173,4 +175,9 @@ def three_levels(conjugate: bool = False) -> Case:
     )
 
 
-CASES = {"linear_diosi": linear_diosi, "noncommuting_1d": noncommuting_1d, "correlated_2d": correlated_2d, "three_levels": three_levels}
+CASES = {
+    "linear_diosi": linear_diosi,
+    "noncommuting_1d": noncommuting_1d,
+    "correlated_2d": correlated_2d,
+    "three_levels": three_levels,
+}

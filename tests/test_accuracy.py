@@ -51,7 +51,9 @@ def test_planted_factor_in_each_term_is_caught(term, factor):
         factor = 0.5  # a negative rate is no dynamics at all; the checks refuse it
     right, _, _ = error_of(models.noncommuting_1d(), 64)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", cq.CqpdeWarning)  # some of the wrong models are not completely positive, and warned about
+        warnings.simplefilter(
+            "ignore", cq.CqpdeWarning
+        )  # some of the wrong models are not completely positive, and warned about
         wrong, _, _ = error_of(models.noncommuting_1d(**{term: factor}), 64)
     assert right < 3.6e-3
     assert wrong > 5 * right
@@ -93,7 +95,11 @@ LOW, HIGH = -4.0, 0.0
 
 
 def _wall_start(kind):
-    weight = (lambda x: np.exp(-((x - LOW - 0.4) ** 2) / 0.72)) if kind == "reflecting" else (lambda x: (x - LOW) * np.exp(-((x - LOW - 0.4) ** 2) / 0.72))
+    weight = (
+        (lambda x: np.exp(-((x - LOW - 0.4) ** 2) / 0.72))
+        if kind == "reflecting"
+        else (lambda x: (x - LOW) * np.exp(-((x - LOW - 0.4) ** 2) / 0.72))
+    )
 
     def rho(x):
         psi = np.array([np.cos(0.6 * np.sin(K * x)), 1j * np.sin(0.6 * np.sin(K * x))])
@@ -107,7 +113,19 @@ def _wall_error(kind, n, model):
     grid = cq.Grid(x=(LOW, HIGH, n, kind))
     x = grid.axes[0].centers
     reference, bound = flux_form.solve_walls_extrapolated(
-        _wall_start(kind), 0.5, LOW, HIGH, x, field("v"), field("s"), field("A"), field("H"), [field("N")], lower=kind, upper=kind, n=160
+        _wall_start(kind),
+        0.5,
+        LOW,
+        HIGH,
+        x,
+        field("v"),
+        field("s"),
+        field("A"),
+        field("H"),
+        [field("N")],
+        lower=kind,
+        upper=kind,
+        n=160,
     )
     assert bound < 1e-5
     state = cq.from_array(grid, _wall_start(kind)(x), normalise=True)

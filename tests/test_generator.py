@@ -35,11 +35,26 @@ def random_model(seed: int, d: int, axes: int, scale: float, excess: float = 0.2
     e = gauss(p, p)
     names = ("x", "y")[:axes]
     d0 = scale * least + excess * e @ e.conj().T
-    return cq.Model(names, d, H=h + h.conj().T, L=lindblad, D0=d0, D1=d1, D2=np.diag(noise / 2), D1C=rng.normal(size=axes), check="off")
+    return cq.Model(
+        names,
+        d,
+        H=h + h.conj().T,
+        L=lindblad,
+        D0=d0,
+        D1=d1,
+        D2=np.diag(noise / 2),
+        D1C=rng.normal(size=axes),
+        check="off",
+    )
 
 
 @settings(max_examples=25)
-@given(seed=st.integers(0, 2**31), d=st.integers(2, 3), boundary=st.sampled_from(["periodic", "reflecting"]), dt=st.floats(0.01, 1.0))
+@given(
+    seed=st.integers(0, 2**31),
+    d=st.integers(2, 3),
+    boundary=st.sampled_from(["periodic", "reflecting"]),
+    dt=st.floats(0.01, 1.0),
+)
 def test_physical_models_are_completely_positive_and_trace_preserving(seed, d, boundary, dt):
     grid = cq.Grid(x=(-2, 2, 6, boundary))
     g = cq.generator(random_model(seed, d, 1, 1.0), grid).matrix().toarray()
@@ -59,10 +74,21 @@ def test_unphysical_models_are_not_completely_positive(seed, d, boundary):
 
 def test_choi_of_two_axes_with_upwind_drift():
     """Noise on x, pure drift on y: the jump generator of the drift is completely positive too."""
-    model = cq.Model(("x", "y"), 2, H=cq.sigmay(), L=[models.A0], D1={"x": [1.0]}, D2={"x": 0.3}, D0="saturated", D1C=[0.2, lambda z: z.x])
+    model = cq.Model(
+        ("x", "y"),
+        2,
+        H=cq.sigmay(),
+        L=[models.A0],
+        D1={"x": [1.0]},
+        D2={"x": 0.3},
+        D0="saturated",
+        D1C=[0.2, lambda z: z.x],
+    )
     g = cq.generator(model, cq.Grid(x=(-2, 2, 5, "reflecting"), y=(-1, 1, 5, "periodic"))).matrix().toarray()
     assert choi_minimum(scipy.linalg.expm(0.2 * g), 2, 25) > -1e-12
-    linear = cq.generator(model, cq.Grid(x=(-2, 2, 5, "reflecting"), y=(-1, 1, 5, "periodic")), "linear").matrix().toarray()
+    linear = (
+        cq.generator(model, cq.Grid(x=(-2, 2, 5, "reflecting"), y=(-1, 1, 5, "periodic")), "linear").matrix().toarray()
+    )
     assert choi_minimum(scipy.linalg.expm(0.2 * linear), 2, 25) < -1e-6
 
 

@@ -42,11 +42,22 @@ def test_unitary_change_of_basis(transport):
 
 def test_translation():
     shift = 3.7
-    model = lambda c: cq.Model(("x",), 2, H=cq.sigmax(), L=[models.A0], D1=[[1.0]], D2=[[lambda z: 0.4 + 0.1 * np.tanh(z.x - c)]], D0="saturated", D1C=[lambda z: -(z.x - c)])  # noqa: E731, E501
+    model = lambda c: cq.Model(
+        ("x",),
+        2,
+        H=cq.sigmax(),
+        L=[models.A0],
+        D1=[[1.0]],
+        D2=[[lambda z: 0.4 + 0.1 * np.tanh(z.x - c)]],
+        D0="saturated",
+        D1C=[lambda z: -(z.x - c)],
+    )
     runs = []
     for c in (0.0, shift):
         grid = cq.Grid(x=(c - 5, c + 5, 60))
-        runs.append(cq.solve(model(c), cq.gaussian(grid, 0.3 + c, 0.6, cq.ket("+")), [0, 1], grid_error=False).rho.values[-1])
+        runs.append(
+            cq.solve(model(c), cq.gaussian(grid, 0.3 + c, 0.6, cq.ket("+")), [0, 1], grid_error=False).rho.values[-1]
+        )
     assert np.abs(runs[0] - runs[1]).max() < 1e-12
 
 
@@ -88,7 +99,9 @@ def test_thread_count_does_not_change_a_bit():
         if threads > numba.config.NUMBA_NUM_THREADS:
             pytest.skip("one processor only: nothing to compare")
         numba.set_num_threads(threads)
-        results.append(cq.solve(model, cq.gaussian(grid, 0, 0.5, cq.ket("+")), [0, 0.2], grid_error=False, tol=1e-3).rho.values)
+        results.append(
+            cq.solve(model, cq.gaussian(grid, 0, 0.5, cq.ket("+")), [0, 0.2], grid_error=False, tol=1e-3).rho.values
+        )
     numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
     assert np.array_equal(*results)
 
@@ -104,7 +117,13 @@ def test_more_output_does_not_change_the_answer():
 def test_order_of_the_axes_does_not_matter():
     """The kernels see (before, axis, after) differently; the physics must not."""
     model = cq.Model(("x", "y"), 2, L=models.A2, D0="saturated", D1=np.eye(2), D2=models.S2 / 2, D1C=[0.3, -0.2])
-    swapped = cq.Model(("y", "x"), 2, L=models.A2[::-1], D0="saturated", D1=np.eye(2), D2=models.S2[::-1, ::-1] / 2, D1C=[-0.2, 0.3])
-    one = cq.solve(model, cq.gaussian(cq.Grid(x=(-6, 6, 24), y=(-6, 6, 30)), 0, 0.8, cq.ket("0")), [0, 0.3], grid_error=False)
-    two = cq.solve(swapped, cq.gaussian(cq.Grid(y=(-6, 6, 30), x=(-6, 6, 24)), 0, 0.8, cq.ket("0")), [0, 0.3], grid_error=False)
+    swapped = cq.Model(
+        ("y", "x"), 2, L=models.A2[::-1], D0="saturated", D1=np.eye(2), D2=models.S2[::-1, ::-1] / 2, D1C=[-0.2, 0.3]
+    )
+    one = cq.solve(
+        model, cq.gaussian(cq.Grid(x=(-6, 6, 24), y=(-6, 6, 30)), 0, 0.8, cq.ket("0")), [0, 0.3], grid_error=False
+    )
+    two = cq.solve(
+        swapped, cq.gaussian(cq.Grid(y=(-6, 6, 30), x=(-6, 6, 24)), 0, 0.8, cq.ket("0")), [0, 0.3], grid_error=False
+    )
     assert np.abs(one.rho.values[-1] - np.swapaxes(two.rho.values[-1], -1, -2)).max() < 1e-14

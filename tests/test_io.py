@@ -18,7 +18,9 @@ from cqpde.errors import FileError
 
 @pytest.fixture(scope="module")
 def solutions():
-    model = cq.Model(("x",), 3, H=np.diag([1.0, 0, -1]), L=[np.diag([1.0, 0, -1])], D1=[[0.5]], D2=[[0.5]], D0="saturated")
+    model = cq.Model(
+        ("x",), 3, H=np.diag([1.0, 0, -1]), L=[np.diag([1.0, 0, -1])], D1=[[0.5]], D2=[[0.5]], D0="saturated"
+    )
     line = cq.Grid(x=(-6, 6, 24))
     states = [cq.gaussian(line, x, 0.6, [0.6, 0.8j, 0]) for x in (0.0, 0.3)]
     plane = cq.Grid(q=(-6, 6, 24), p=(-9, 9, 40))
@@ -28,7 +30,9 @@ def solutions():
     return {
         "plane": cq.solve(diosi, rho0, [0, 0.1, 0.2], **options),
         "batch": cq.solve(model, states, [0, 0.2], grid_error=False),
-        "frames": cq.solve(diosi, rho0, [0, 0.1, 0.2], save=["density", "marginal q", "unconditioned_state"], frames=[0.2], **options),
+        "frames": cq.solve(
+            diosi, rho0, [0, 0.1, 0.2], save=["density", "marginal q", "unconditioned_state"], frames=[0.2], **options
+        ),
     }
 
 

@@ -16,7 +16,9 @@ A = np.array([[0.5, 0.3j], [0.2, -0.4]])
 
 def _solve(model, state, t, **options):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", cq.CqpdeWarning)  # coarse on purpose: Peclet numbers and open ends are warned about
+        warnings.simplefilter(
+            "ignore", cq.CqpdeWarning
+        )  # coarse on purpose: Peclet numbers and open ends are warned about
         return cq.solve(model, state, t, grid_error=False, **options)
 
 
@@ -31,13 +33,17 @@ def _assert_physical(solution):
 @pytest.mark.parametrize("cells", [(8, 8), (16, 10), (24, 48)])
 def test_linear_diosi_on_coarse_grids(cells, transport):
     grid = cq.Grid(q=(-6, 6, cells[0]), p=(-9, 9, cells[1]))
-    _assert_physical(_solve(cq.models.linear_diosi(), cq.gaussian(grid, 0, 0.85, cq.ket("+")), [0, 0.5, 1.0], transport=transport))
+    _assert_physical(
+        _solve(cq.models.linear_diosi(), cq.gaussian(grid, 0, 0.85, cq.ket("+")), [0, 0.5, 1.0], transport=transport)
+    )
 
 
 @pytest.mark.parametrize("boundary", ["open", "periodic", "reflecting", "absorbing"])
 @pytest.mark.parametrize("noise", [0.5, 1e-2, 1e-5])
 def test_large_cell_peclet_number(boundary, noise):
-    model = cq.Model(("x",), 2, H=cq.sigmax(), L=[A], D1=[[1.0]], D2=[[noise / 2]], D0="saturated", D1C=[lambda z: -z.x])
+    model = cq.Model(
+        ("x",), 2, H=cq.sigmax(), L=[A], D1=[[1.0]], D2=[[noise / 2]], D0="saturated", D1C=[lambda z: -z.x]
+    )
     grid = cq.Grid(x=(-4, 4, 24, boundary))
     solution = _solve(model, cq.gaussian(grid, 0.5, 0.6, cq.ket("0")), [0, 0.2, 1.0])
     if noise < 0.1:
@@ -48,7 +54,9 @@ def test_large_cell_peclet_number(boundary, noise):
 def test_noise_that_vanishes_on_part_of_the_box():
     """s = A = 0 for x < 0, drift everywhere: upwind there, Kraus where there is noise."""
     on = lambda z: np.where(z.x > 0, np.minimum(z.x, 1.0), 0.0)  # noqa: E731
-    model = cq.Model(("x",), 2, H=cq.sigmax(), L=[A], D1=[[on]], D2=[[lambda z: 0.5 * on(z) ** 2]], D0="saturated", D1C=[0.8])
+    model = cq.Model(
+        ("x",), 2, H=cq.sigmax(), L=[A], D1=[[on]], D2=[[lambda z: 0.5 * on(z) ** 2]], D0="saturated", D1C=[0.8]
+    )
     grid = cq.Grid(x=(-4, 6, 60))
     solution = _solve(model, cq.gaussian(grid, -1.0, 0.5, cq.ket("+")), [0, 1, 2.5])
     _assert_physical(solution)
@@ -97,6 +105,12 @@ def test_unphysical_model_is_seen_by_the_eigenvalues():
 def test_linear_transport_is_trace_exact_and_its_negativity_is_reported():
     grid = cq.Grid(q=(-6, 6, 32), p=(-9, 9, 64))
     with pytest.warns(cq.CqpdeWarning, match="linear transport is not exactly positive"):
-        solution = cq.solve(cq.models.linear_diosi(), cq.gaussian(grid, 0, 0.5, cq.ket("+")), [0, 1.0], transport="linear", grid_error=False)
+        solution = cq.solve(
+            cq.models.linear_diosi(),
+            cq.gaussian(grid, 0, 0.5, cq.ket("+")),
+            [0, 1.0],
+            transport="linear",
+            grid_error=False,
+        )
     assert solution.min_eigenvalue.values.min() < -1e-6
     assert np.abs(solution.trace + solution.escaped_probability - 1).max() < 1e-12

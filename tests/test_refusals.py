@@ -138,9 +138,18 @@ def test_checks_are_made_in_a_traceless_basis():
     """The paper's own C.4 with L_q = 0 and D1 = 1/2, and operators with a trace, are physical (errata, item 7)."""
     grid = cq.Grid(q=(-2, 2, 8), p=(-2, 2, 8))
     zero = np.zeros((2, 2))
-    margin = cq.Model(("q", "p"), 2, L=[zero, -2 * SZ], D1=0.5 * np.eye(2), D2={"p": 0.5}, D0=np.diag([0, 0.25])).check(grid)
+    margin = cq.Model(("q", "p"), 2, L=[zero, -2 * SZ], D1=0.5 * np.eye(2), D2={"p": 0.5}, D0=np.diag([0, 0.25])).check(
+        grid
+    )
     assert margin == pytest.approx(0.0, abs=1e-14)
-    shifted = cq.Model(("q", "p"), 2, L=[np.eye(2), -2 * SZ + 0.3 * np.eye(2)], D1=0.5 * np.eye(2), D2={"p": 0.5}, D0=np.diag([0, 0.25]))
+    shifted = cq.Model(
+        ("q", "p"),
+        2,
+        L=[np.eye(2), -2 * SZ + 0.3 * np.eye(2)],
+        D1=0.5 * np.eye(2),
+        D2={"p": 0.5},
+        D0=np.diag([0, 0.25]),
+    )
     assert shifted.check(grid) == pytest.approx(0.0, abs=1e-14)
 
 
@@ -153,5 +162,8 @@ def test_trace_parts_of_lindblad_operators_become_drift_and_hamiltonian():
     one = cq.Model(("x",), 2, H=cq.sigmax(), L=[a + t * np.eye(2)], D1=[[d1]], D2=[[0.5]], D0=[[d0]])
     two = cq.Model(("x",), 2, H=cq.sigmax() + shift, L=[a], D1=[[d1]], D2=[[0.5]], D0=[[d0]], D1C=[drift])
     grid = cq.Grid(x=(-8, 8, 64))
-    ends = [cq.solve(m, cq.gaussian(grid, 0, 0.6, cq.ket("0")), [0, 0.5], grid_error=False).rho.values[-1] for m in (one, two)]
+    ends = [
+        cq.solve(m, cq.gaussian(grid, 0, 0.6, cq.ket("0")), [0, 0.5], grid_error=False).rho.values[-1]
+        for m in (one, two)
+    ]
     assert np.abs(ends[0] - ends[1]).max() < 1e-13

@@ -75,7 +75,14 @@ def measure(d: int, axes: int, n: int, budget: float) -> list[tuple[str, int, fl
     models = [("sweep, diagonal", model)] + ([("sweep, dense", dense_model(d, axes))] if d <= 4 else [])
     for name, which in models:
         g = make_generator(which, grid, 0.0, layout(which, grid, (0.0,)), "limited")
-        rows.append((name, g.stencil.n_terms, seconds(lambda g=g: g.step(x, e, y, e.copy(), acc, e.copy(), 1e-3, 1.0, 0.0, 0.0), budget), copy))  # type: ignore[misc]
+        rows.append(
+            (
+                name,
+                g.stencil.n_terms,
+                seconds(lambda g=g: g.step(x, e, y, e.copy(), acc, e.copy(), 1e-3, 1.0, 0.0, 0.0), budget),
+                copy,
+            )
+        )  # type: ignore[misc]
     transport = LimitedTransport(model, grid, [0])
     rows.append(("remap, limited", 0, seconds(lambda: transport.step(x, y, e, 0.0, 0.01), budget), copy))
     return rows
@@ -87,7 +94,9 @@ def main(argv: list[str] | None = None) -> list[tuple[Any, ...]]:
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args(argv).quick
     sizes = {2: 64 if quick else 512, 4: 8 if quick else 24}
-    print(f"{'kernel':>16} {'axes':>4} {'cells':>8} {'d':>2} {'threads':>7} {'terms':>6} {'Mcells/s':>9} {'GB/s':>7} {'of copy':>8}")
+    print(
+        f"{'kernel':>16} {'axes':>4} {'cells':>8} {'d':>2} {'threads':>7} {'terms':>6} {'Mcells/s':>9} {'GB/s':>7} {'of copy':>8}"
+    )
     out = []
     for threads in [1] if quick else sorted({1, numba.config.NUMBA_NUM_THREADS}):
         numba.set_num_threads(threads)
@@ -97,7 +106,9 @@ def main(argv: list[str] | None = None) -> list[tuple[Any, ...]]:
                     cells = n**axes
                     moved = 2 * 8 * d * d * cells
                     out.append((name, axes, cells, d, threads, terms, cells / t, moved / t, copy / t))
-                    print(f"{name:>16} {axes:>4} {cells:>8} {d:>2} {threads:>7} {terms or '-':>6} {cells / t / 1e6:9.2f} {moved / t / 1e9:7.2f} {copy / t:8.3f}")
+                    print(
+                        f"{name:>16} {axes:>4} {cells:>8} {d:>2} {threads:>7} {terms or '-':>6} {cells / t / 1e6:9.2f} {moved / t / 1e9:7.2f} {copy / t:8.3f}"
+                    )
     numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
     return out
 

@@ -54,21 +54,41 @@ def layout(model: Model, grid: Grid, times: tuple[float, ...]) -> Layout:
         if noisy[i]:
             wrong = kinds & {"specular", "outflow"}
             if wrong:
-                raise GridError(f"Grid({axis.name}=...)", "an axis with noise is open, periodic, reflecting or absorbing", repr(wrong.pop()), "specular and outflow belong to noise-free axes")
+                raise GridError(
+                    f"Grid({axis.name}=...)",
+                    "an axis with noise is open, periodic, reflecting or absorbing",
+                    repr(wrong.pop()),
+                    "specular and outflow belong to noise-free axes",
+                )
             block = next(b for b in blocks if i in b)
             if len(block) > 1 and kinds & {"reflecting", "absorbing"}:
-                raise GridError(f"Grid({axis.name}=...)", "correlated noise jumps diagonally and is only first order at a wall: open or periodic", repr(str(axis.ends[0])), "Make D2 diagonal or move the wall out of reach")
+                raise GridError(
+                    f"Grid({axis.name}=...)",
+                    "correlated noise jumps diagonally and is only first order at a wall: open or periodic",
+                    repr(str(axis.ends[0])),
+                    "Make D2 diagonal or move the wall out of reach",
+                )
         else:
             wrong = kinds & {"reflecting", "absorbing"}
             if wrong:
                 kind = wrong.pop()
                 instead = "'specular(<conjugate>)'" if kind == "reflecting" else "'outflow'"
-                raise GridError(f"Grid({axis.name}=...)", "an axis without noise is open, periodic, outflow or specular", repr(kind), f"Use {instead}: without noise there is nothing to {kind[:-3]} but the drift")
+                raise GridError(
+                    f"Grid({axis.name}=...)",
+                    "an axis without noise is open, periodic, outflow or specular",
+                    repr(kind),
+                    f"Use {instead}: without noise there is nothing to {kind[:-3]} but the drift",
+                )
             if any(np.any(model.drift(grid.mesh(), t)[i]) for t in times):
                 plan.drifting.append(i)
             for t in times:
                 if np.any(model.canonical(grid.mesh(), t).A[i]):
-                    raise GridError("D1", f"back-reaction on {axis.name} needs noise on {axis.name}, eq. (6)", "D2 = 0 there", "Give it noise")
+                    raise GridError(
+                        "D1",
+                        f"back-reaction on {axis.name} needs noise on {axis.name}, eq. (6)",
+                        "D2 = 0 there",
+                        "Give it noise",
+                    )
             if "specular" in kinds:
                 _check_specular(model, grid, i, times)
     return plan
@@ -86,7 +106,12 @@ def _check_specular(model: Model, grid: Grid, i: int, times: tuple[float, ...]) 
             v, w = model.drift(mesh, t)[i], model.drift(flipped, t)[i]
             defect = float(np.max(np.abs(v + w)))
             if defect > 1e-10 * (float(np.max(np.abs(v))) or 1.0):
-                raise GridError(f"Grid({axis.name}=...)", f"a specular end needs a drift of {axis.name} that is odd in {end.conjugate}", f"v + flipped v = {defect:.3g}", "Use outflow, or another conjugate")
+                raise GridError(
+                    f"Grid({axis.name}=...)",
+                    f"a specular end needs a drift of {axis.name} that is odd in {end.conjugate}",
+                    f"v + flipped v = {defect:.3g}",
+                    "Use outflow, or another conjugate",
+                )
 
 
 def assemble(model: Model, grid: Grid, t: float, plan: Layout, transport: str) -> tuple[StencilBuilder, Bounds, float]:
@@ -155,7 +180,9 @@ def _add_side(builder: StencilBuilder, bounds: Bounds, side: Interface) -> None:
     builder.matrix((0,) * grid.ndim, local)
     if any(kind != "periodic" for kind in ends.values()) and "reflecting" not in special.values():
         builder.escape(side.offset, escaping)
-    bounds.rate += float(np.max(np.linalg.norm(loss, ord=2, axis=(-2, -1)))) * (2.0 if "absorbing" in special.values() else 1.0)
+    bounds.rate += float(np.max(np.linalg.norm(loss, ord=2, axis=(-2, -1)))) * (
+        2.0 if "absorbing" in special.values() else 1.0
+    )
     bounds.drift += 2.0 * float(np.max(side.r * np.linalg.norm(side.x + 0.5 * y * np.eye(d), ord=2, axis=(-2, -1))))
     bounds.frequency += 2.0 * float(np.max(np.linalg.norm(order, ord=2, axis=(-2, -1))))
 

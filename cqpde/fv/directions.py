@@ -82,17 +82,22 @@ def correlated_blocks(model: Model, grid: Grid, times: tuple[float, ...]) -> lis
     blocks: list[tuple[int, ...]] = []
     left = [i for i in range(grid.ndim) if noisy[i]]
     while left:
-        block, todo = set(), [left[0]]
+        members, todo = set(), [left[0]]
         while todo:
             i = todo.pop()
-            block.add(i)
-            todo += [j for j in left if linked[i, j] and j not in block]
-        blocks.append(tuple(sorted(block)))
-        left = [i for i in left if i not in block]
+            members.add(i)
+            todo += [j for j in left if linked[i, j] and j not in members]
+        blocks.append(tuple(sorted(members)))
+        left = [i for i in left if i not in members]
     for block in blocks:
         if len(block) > 3:
             names = ", ".join(grid.names[i] for i in block)
-            raise GridError("D2", "at most 3 axes may be correlated with each other on a grid", f"{len(block)}: {names}", "Rotate the coordinates so that D2 has smaller blocks")
+            raise GridError(
+                "D2",
+                "at most 3 axes may be correlated with each other on a grid",
+                f"{len(block)}: {names}",
+                "Rotate the coordinates so that D2 has smaller blocks",
+            )
     return blocks
 
 
@@ -108,7 +113,9 @@ def shifted_mesh(grid: Grid, shift: Array) -> dict[str, Array]:
     return mesh
 
 
-def _divergence(model: Model, grid: Grid, mesh: dict[str, Array], t: float, s: Array, i: int, block: tuple[int, ...]) -> Array:
+def _divergence(
+    model: Model, grid: Grid, mesh: dict[str, Array], t: float, s: Array, i: int, block: tuple[int, ...]
+) -> Array:
     """``sum_j d s_ij / d z_j`` on the mesh, by differences over 2e-4 cells that stay inside the box."""
     total = np.zeros((1,) * grid.ndim)
     for j in block:
@@ -151,7 +158,15 @@ def _axis_interface(model: Model, grid: Grid, t: float, i: int, sign: int) -> In
     peclet = float(np.max(np.where(s > 0, h * size / safe_s, np.where(size > 0, np.inf, 0.0))))
     offset = tuple(sign if k == i else 0 for k in range(n))
     return Interface(
-        offset, sign, collapse(s_h / (2 * h * h), n), h * a / safe[..., None, None], collapse(h * b / safe, n), missing, a, inverse, peclet
+        offset,
+        sign,
+        collapse(s_h / (2 * h * h), n),
+        h * a / safe[..., None, None],
+        collapse(h * b / safe, n),
+        missing,
+        a,
+        inverse,
+        peclet,
     )
 
 
@@ -180,13 +195,25 @@ def _decompose(s: Array, grid: Grid, block: tuple[int, ...]) -> tuple[Array, Arr
     condition = float(np.max(values[:, -1] / np.maximum(values[:, 0], 1e-300)))
     remedy = "Change cell numbers or rotate the coordinates so that the noise is less anisotropic in cells"
     if values[:, 0].min() <= 1e-12 * values[:, -1].max():
-        raise GridError("D2", f"correlated noise of ({names}) must be positive definite on every cell", f"smallest eigenvalue {values[:, 0].min():.3g} (in cells^2)", remedy)
+        raise GridError(
+            "D2",
+            f"correlated noise of ({names}) must be positive definite on every cell",
+            f"smallest eigenvalue {values[:, 0].min():.3g} (in cells^2)",
+            remedy,
+        )
     if (selling_2d if m == 2 else selling_3d)(flat, offsets, weights) >= 0:
-        raise GridError("D2", f"correlated noise of ({names}) could not be decomposed", f"condition number {condition:.3g}", remedy)
+        raise GridError(
+            "D2", f"correlated noise of ({names}) could not be decomposed", f"condition number {condition:.3g}", remedy
+        )
     weights = np.where(weights < 1e-13 * weights.max(axis=1, keepdims=True), 0.0, weights)
     longest = int(np.max(np.abs(offsets[weights > 0])))
     if longest > MAX_OFFSET:
-        raise GridError("D2", f"correlated noise of ({names}) may need offsets of at most {MAX_OFFSET} cells", f"{longest} (condition number {condition:.3g} in cells)", remedy)
+        raise GridError(
+            "D2",
+            f"correlated noise of ({names}) may need offsets of at most {MAX_OFFSET} cells",
+            f"{longest} (condition number {condition:.3g} in cells)",
+            remedy,
+        )
     # one sign per direction
     lead = np.take_along_axis(offsets, np.argmax(offsets != 0, axis=-1)[..., None], axis=-1)
     offsets = offsets * np.where(lead < 0, -1, 1)
@@ -217,7 +244,17 @@ def _correlated_interfaces(model: Model, grid: Grid, t: float, block: tuple[int,
             offset = tuple(int(sign * k) for k in full)
             zero = np.zeros((1,) * n)
             peclet = float(np.max(np.where(r > 0, size, 0.0)))
-            found[e][sign] = Interface(offset, sign, collapse(r, n), x, collapse(y, n), zero, np.zeros((1,) * n + (model.dim,) * 2), zero, peclet)
+            found[e][sign] = Interface(
+                offset,
+                sign,
+                collapse(r, n),
+                x,
+                collapse(y, n),
+                zero,
+                np.zeros((1,) * n + (model.dim,) * 2),
+                zero,
+                peclet,
+            )
     for e in sorted(found):
         yield found[e][1]
         yield found[e][-1]

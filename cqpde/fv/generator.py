@@ -58,7 +58,19 @@ class Generator:
         periodic = np.array([0] + [int(a.periodic) for a in self.grid.axes], dtype=np.int64)
         return periodic, pad(s.offsets), pad(s.strides.reshape(-1, n))
 
-    def step(self, x: Array, ex: Array, y: Array, ey: Array, acc: Array, eacc: Array, alpha: float, beta: float, gamma: float, weight: float) -> None:
+    def step(
+        self,
+        x: Array,
+        ex: Array,
+        y: Array,
+        ey: Array,
+        acc: Array,
+        eacc: Array,
+        alpha: float,
+        beta: float,
+        gamma: float,
+        weight: float,
+    ) -> None:
         """``y <- alpha G x + beta x + gamma y`` and ``acc <- acc + weight y``, for cells and escaped matrices alike.
 
         Parameters
@@ -70,12 +82,38 @@ class Generator:
         s = self.stencil
         periodic, offsets, strides = self._batched
         shape = np.array((batch, *self.grid.shape), dtype=np.int64)
-        stencil_step(x, y, acc, shape, periodic, offsets, s.first, s.row, s.col, s.base, strides, s.coef, alpha, beta, gamma, weight)
+        stencil_step(
+            x,
+            y,
+            acc,
+            shape,
+            periodic,
+            offsets,
+            s.first,
+            s.row,
+            s.col,
+            s.base,
+            strides,
+            s.coef,
+            alpha,
+            beta,
+            gamma,
+            weight,
+        )
         source, target, value = s.links
         size = x.shape[1] // batch
         if len(source):
             for b in range(batch):
-                link_step(x[:, b * size : (b + 1) * size], y[:, b * size : (b + 1) * size], acc[:, b * size : (b + 1) * size], source, target, value, alpha, weight)
+                link_step(
+                    x[:, b * size : (b + 1) * size],
+                    y[:, b * size : (b + 1) * size],
+                    acc[:, b * size : (b + 1) * size],
+                    source,
+                    target,
+                    value,
+                    alpha,
+                    weight,
+                )
         rate = np.zeros_like(ex)
         for cells, index, matrices, face in s.escapes:
             out = np.zeros((batch, x.shape[0]))
@@ -155,7 +193,9 @@ class Generator:
             cols.append(component * cells + source)
             data.append(value)
         size = c * cells
-        return sp.coo_matrix((np.concatenate(data), (np.concatenate(rows), np.concatenate(cols))), shape=(size, size)).tocsr()
+        return sp.coo_matrix(
+            (np.concatenate(data), (np.concatenate(rows), np.concatenate(cols))), shape=(size, size)
+        ).tocsr()
 
 
 def make_generator(model: Model, grid: Grid, t: float, plan: Layout, transport: str) -> Generator:
@@ -197,8 +237,15 @@ def generator(model: Model, grid: Grid, transport: str = "upwind", t: float = 0.
     (64, 64)
     """
     if transport == "limited":
-        raise OptionError("transport", "limited transport is not linear in the state, so it has no generator", "'limited'", "Use 'upwind' or 'linear'")
+        raise OptionError(
+            "transport",
+            "limited transport is not linear in the state, so it has no generator",
+            "'limited'",
+            "Use 'upwind' or 'linear'",
+        )
     if transport not in TRANSPORTS:
-        raise OptionError("transport", "must be a known mode", repr(transport), did_you_mean(str(transport), TRANSPORTS[1:]))
+        raise OptionError(
+            "transport", "must be a known mode", repr(transport), did_you_mean(str(transport), TRANSPORTS[1:])
+        )
     model.check(grid, t)
     return make_generator(model, grid, t, layout(model, grid, (t,)), transport)

@@ -64,7 +64,9 @@ class LimitedTransport:
             pattern = np.tile(pattern, batch)
             mirror = (mirror[None, :] + per_state * np.arange(batch)[:, None]).reshape(-1)
         control, primitive = tables()
-        remap(x, out, axis.n, after, feet, pattern, lower, upper, mirror, ghosts, self.model.dim, control, primitive, leak)
+        remap(
+            x, out, axis.n, after, feet, pattern, lower, upper, mirror, ghosts, self.model.dim, control, primitive, leak
+        )
         volume = grid.cell_volume
         for side in (0, 1):
             if (lower, upper)[side] == OPEN:
@@ -85,7 +87,11 @@ class LimitedTransport:
 
     def _traced(self, i: int, t: float, dt: float) -> tuple[Array, Array, int]:
         """Feet of the characteristics of axis ``i``, the pattern of every line, and how many ghosts are needed."""
-        key = (i, t if self.model.D1C.time_dependent or self.model.L.time_dependent or self.model.D1.time_dependent else 0.0, dt)
+        key = (
+            i,
+            t if self.model.D1C.time_dependent or self.model.L.time_dependent or self.model.D1.time_dependent else 0.0,
+            dt,
+        )
         if key not in self._feet:
             if len(self._feet) > 16 * len(self.axes):
                 self._feet.clear()
@@ -116,14 +122,29 @@ class LimitedTransport:
                 foot = foot - h / 6.0 * (k1 + 2 * k2 + 2 * k3 + k4)
         cells = (foot - axis.lower) / axis.spacing
         if not np.all(np.isfinite(cells)):
-            raise SolverError(f"D1C ({axis.name})", "the drift must be finite along its characteristics", "a non-finite foot", "Move the box or regularise the drift")
+            raise SolverError(
+                f"D1C ({axis.name})",
+                "the drift must be finite along its characteristics",
+                "a non-finite foot",
+                "Move the box or regularise the drift",
+            )
         if np.any(np.diff(cells, axis=i) < 0):
-            raise StepTooLong(f"D1C ({axis.name})", "characteristics must not cross within a step", f"a step of {dt:.3g}", "Use a smaller dt_max")
+            raise StepTooLong(
+                f"D1C ({axis.name})",
+                "characteristics must not cross within a step",
+                f"a step of {dt:.3g}",
+                "Use a smaller dt_max",
+            )
         reach = max(0.0, float(np.max(-cells)), float(np.max(cells)) - axis.n)
         open_ends = all(end.kind in ("open", "outflow") for end in axis.ends)
         ghosts = 3 if open_ends else int(np.ceil(reach)) + 3
         if not open_ends and reach > axis.n:
-            raise StepTooLong("dt", f"a step may carry nothing further than once across {axis.name}", f"{reach:.0f} cells of {axis.n}", "Use a smaller dt_max")
+            raise StepTooLong(
+                "dt",
+                f"a step may carry nothing further than once across {axis.name}",
+                f"{reach:.0f} cells of {axis.n}",
+                "Use a smaller dt_max",
+            )
         lines_first = np.moveaxis(cells, i, -1)
         feet = np.ascontiguousarray(lines_first.reshape(-1, axis.n + 1))
         others = tuple(n for k, n in enumerate(grid.shape) if k != i)
@@ -149,7 +170,10 @@ def _continued(axis: Axis, position: Array) -> tuple[Array, dict[str, Array]]:
     if axis.periodic:
         return axis.lower + np.mod(position - axis.lower, length), {}
     flips: dict[str, Array] = {}
-    for end, beyond, wall in ((axis.ends[0], position < axis.lower, axis.lower), (axis.ends[1], position > axis.upper, axis.upper)):
+    for end, beyond, wall in (
+        (axis.ends[0], position < axis.lower, axis.lower),
+        (axis.ends[1], position > axis.upper, axis.upper),
+    ):
         if end.kind == "specular":
             position = np.where(beyond, 2 * wall - position, position)
             flips[end.conjugate] = flips.get(end.conjugate, np.zeros(position.shape, dtype=bool)) | beyond

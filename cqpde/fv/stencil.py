@@ -52,7 +52,9 @@ class StencilBuilder:
             index = np.broadcast_to(numbers, shape).reshape(-1)[cells]
             used, index = np.unique(index, return_inverse=True)
             matrices = w.reshape(-1, *w.shape[-2:])[used]
-            self.escapes.append((cells, index.astype(np.int64), np.ascontiguousarray(matrices), 2 * i + (1 if e > 0 else 0)))
+            self.escapes.append(
+                (cells, index.astype(np.int64), np.ascontiguousarray(matrices), 2 * i + (1 if e > 0 else 0))
+            )
 
     def link(self, source: Array, target: Array, value: Array) -> None:
         """Add scalar links between cells by flat index."""
@@ -83,7 +85,11 @@ class StencilBuilder:
                 position += values.size
             offsets.append(offset)
             first.append(len(rows))
-        links = [np.concatenate(part) for part in zip(*self.links, strict=True)] if self.links else [np.zeros(0, dtype=np.int64)] * 2 + [np.zeros(0)]
+        links = (
+            [np.concatenate(part) for part in zip(*self.links, strict=True)]
+            if self.links
+            else [np.zeros(0, dtype=np.int64)] * 2 + [np.zeros(0)]
+        )
         return Stencil(
             grid=self.grid,
             dim=self.dim,

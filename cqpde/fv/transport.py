@@ -119,4 +119,6 @@ def _add_outflow(builder: StencilBuilder, model: Model, grid: Grid, t: float, i:
         along[i] = n
         leaving = only.reshape(along) * rate
         builder.scalar((0,) * grid.ndim, -leaving)
-        builder.escape(tuple(sign if k == i else 0 for k in range(grid.ndim)), leaving[..., None, None] * np.eye(model.dim**2))
+        builder.escape(
+            tuple(sign if k == i else 0 for k in range(grid.ndim)), leaving[..., None, None] * np.eye(model.dim**2)
+        )

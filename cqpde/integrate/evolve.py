@@ -64,7 +64,9 @@ class Propagator:
     def __init__(self, model: Model, grid: Grid, plan: Layout, transport: str, t0: float) -> None:
         self.model, self.grid, self.plan, self.transport = model, grid, plan, transport
         self.exponential = Exponential()
-        self.limited = LimitedTransport(model, grid, plan.drifting) if transport == "limited" and plan.drifting else None
+        self.limited = (
+            LimitedTransport(model, grid, plan.drifting) if transport == "limited" and plan.drifting else None
+        )
         self._time, self._generator = t0, make_generator(model, grid, t0, plan, transport)
         self.peclet = self._generator.peclet
 
@@ -120,11 +122,22 @@ def _require_finite(x: Array, grid: Grid, t: float, step: int) -> None:
     d = int(round(x.shape[0] ** 0.5))
     a, b = upper_pairs(d)
     pairs = [(i, i) for i in range(d)] + 2 * list(zip(a.tolist(), b.tolist(), strict=True))
-    raise SolverError("rho", "must stay finite", f"element {pairs[component]} at {where}, t = {t:.6g}, step {step}", "Check the coefficients there, or reduce dt_max")
+    raise SolverError(
+        "rho",
+        "must stay finite",
+        f"element {pairs[component]} at {where}, t = {t:.6g}, step {step}",
+        "Check the coefficients there, or reduce dt_max",
+    )
 
 
 def evolve(
-    propagator: Propagator, x: Array, batch: int, times: Array, tol: float, dt_max: float, report: Callable[[float], None]
+    propagator: Propagator,
+    x: Array,
+    batch: int,
+    times: Array,
+    tol: float,
+    dt_max: float,
+    report: Callable[[float], None],
 ) -> Iterator[Frame]:
     """Yield a :class:`Frame` at every one of ``times``, the first being the start.
 
@@ -150,7 +163,15 @@ def evolve(
 
 
 def _exact_run(
-    propagator: Propagator, x: Array, e: Array, batch: int, times: Array, tol: float, dt_max: float, report: Callable[[float], None], progress: Progress
+    propagator: Propagator,
+    x: Array,
+    e: Array,
+    batch: int,
+    times: Array,
+    tol: float,
+    dt_max: float,
+    report: Callable[[float], None],
+    progress: Progress,
 ) -> Iterator[Frame]:
     bounds = propagator.generator(float(times[0])).bounds
     longest = min(dt_max, MAX_SPAN / max(bounds.rate + bounds.frequency, 1e-300))
@@ -168,7 +189,15 @@ def _exact_run(
 
 
 def _controlled_run(
-    propagator: Propagator, x: Array, e: Array, batch: int, times: Array, tol: float, dt_max: float, report: Callable[[float], None], progress: Progress
+    propagator: Propagator,
+    x: Array,
+    e: Array,
+    batch: int,
+    times: Array,
+    tol: float,
+    dt_max: float,
+    report: Callable[[float], None],
+    progress: Progress,
 ) -> Iterator[Frame]:
     start, length = float(times[0]), float(times[-1] - times[0])
     level = max(4, int(np.ceil(np.log2(length / dt_max)))) if dt_max < length else 4
@@ -186,7 +215,12 @@ def _controlled_run(
         if not error <= allowed:
             if level >= MAX_LEVEL or np.isnan(error):
                 _require_finite(fine, propagator.grid, t + dt, progress.steps)
-                raise SolverError("tol", "no step meets the tolerance", f"error {error:.3g} per step of {dt:.3g} at t = {t:.6g}", "Raise tol or refine the grid")
+                raise SolverError(
+                    "tol",
+                    "no step meets the tolerance",
+                    f"error {error:.3g} per step of {dt:.3g} at t = {t:.6g}",
+                    "Raise tol or refine the grid",
+                )
             level, done, progress.rejected = level + 1, 2 * done, progress.rejected + 1
             continue
         _require_finite(fine, propagator.grid, t + dt, progress.steps)

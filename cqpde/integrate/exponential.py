@@ -50,7 +50,9 @@ def enclosing_ellipse(bounds: Bounds, tau: float, margin: float = 1.0) -> Ellips
         # mostly unitary: a disc-free ellipse around the imaginary segment
         return Ellipse(rate, rate + 2.0 / tau, drift + omega * 1.2 + 0.5 / tau)
     epsilon = min(1.0, 4.0 / (rate * tau))
-    return Ellipse(rate, rate * (1.0 + epsilon) ** 0.5, ((1.0 + epsilon) * drift**2 + (1.0 + 1.0 / epsilon) * omega**2) ** 0.5)
+    return Ellipse(
+        rate, rate * (1.0 + epsilon) ** 0.5, ((1.0 + epsilon) * drift**2 + (1.0 + 1.0 / epsilon) * omega**2) ** 0.5
+    )
 
 
 def coefficients(ellipse: Ellipse, tau: float) -> tuple[Array, float, float]:
@@ -105,7 +107,10 @@ class Exponential:
             if result is not None:
                 return result
         raise SolverError(
-            "exp(dt G)", "the series of the exponential must converge", f"no convergence over a time of {tau:.3g}", "The model is probably unphysical (check='off'?): reduce dt_max"
+            "exp(dt G)",
+            "the series of the exponential must converge",
+            f"no convergence over a time of {tau:.3g}",
+            "The model is probably unphysical (check='off'?): reduce dt_max",
         )
 
     def _try(self, g: Generator, x: Array, escaped: Array, tau: float, margin: float) -> tuple[Array, Array] | None:

@@ -212,7 +212,24 @@ def _remap_parallel(
     n_lines = x.shape[1] // n
     for index in prange(BLOCKS):
         b = np.int64(index)  # prange counts unsigned, and unsigned with signed makes float
-        _remap_lines(b * n_lines // BLOCKS, (b + 1) * n_lines // BLOCKS, x, out, n, after, feet, foot_of_line, lower, upper, mirror, ghosts, d, control, primitive, leak)
+        _remap_lines(
+            b * n_lines // BLOCKS,
+            (b + 1) * n_lines // BLOCKS,
+            x,
+            out,
+            n,
+            after,
+            feet,
+            foot_of_line,
+            lower,
+            upper,
+            mirror,
+            ghosts,
+            d,
+            control,
+            primitive,
+            leak,
+        )
 
 
 def remap(
@@ -240,4 +257,21 @@ def remap(
     if x.size > PARALLEL_WORK:
         _remap_parallel(x, out, n, after, feet, foot_of_line, lower, upper, mirror, ghosts, d, control, primitive, leak)
     else:
-        _remap_lines(0, x.shape[1] // n, x, out, n, after, feet, foot_of_line, lower, upper, mirror, ghosts, d, control, primitive, leak)
+        _remap_lines(
+            0,
+            x.shape[1] // n,
+            x,
+            out,
+            n,
+            after,
+            feet,
+            foot_of_line,
+            lower,
+            upper,
+            mirror,
+            ghosts,
+            d,
+            control,
+            primitive,
+            leak,
+        )

@@ -82,7 +82,26 @@ def _stencil_serial(
     x: Array, y: Array, acc: Array, shape: Array, periodic: Array, offsets: Array, first: Array,
     row: Array, col: Array, base: Array, strides: Array, coef: Array, alpha: float, beta: float, gamma: float, weight: float,
 ) -> None:  # fmt: skip
-    _stencil_lines(0, x.shape[1] // shape[-1], x, y, acc, shape, periodic, offsets, first, row, col, base, strides, coef, alpha, beta, gamma, weight)
+    _stencil_lines(
+        0,
+        x.shape[1] // shape[-1],
+        x,
+        y,
+        acc,
+        shape,
+        periodic,
+        offsets,
+        first,
+        row,
+        col,
+        base,
+        strides,
+        coef,
+        alpha,
+        beta,
+        gamma,
+        weight,
+    )
 
 
 @njit(cache=True, parallel=True, nogil=True)
@@ -93,7 +112,26 @@ def _stencil_parallel(
     n_lines = x.shape[1] // shape[-1]
     for index in prange(BLOCKS):
         b = np.int64(index)  # prange counts unsigned, and unsigned with signed makes float
-        _stencil_lines(b * n_lines // BLOCKS, (b + 1) * n_lines // BLOCKS, x, y, acc, shape, periodic, offsets, first, row, col, base, strides, coef, alpha, beta, gamma, weight)
+        _stencil_lines(
+            b * n_lines // BLOCKS,
+            (b + 1) * n_lines // BLOCKS,
+            x,
+            y,
+            acc,
+            shape,
+            periodic,
+            offsets,
+            first,
+            row,
+            col,
+            base,
+            strides,
+            coef,
+            alpha,
+            beta,
+            gamma,
+            weight,
+        )
 
 
 def stencil_step(
@@ -122,7 +160,9 @@ def stencil_step(
 
 
 @njit(cache=True, nogil=True)
-def link_step(x: Array, y: Array, acc: Array, source: Array, target: Array, value: Array, alpha: float, weight: float) -> None:
+def link_step(
+    x: Array, y: Array, acc: Array, source: Array, target: Array, value: Array, alpha: float, weight: float
+) -> None:
     """Add scalar links ``alpha value x[:, source]`` to ``y[:, target]`` (and ``weight`` times that to ``acc``)."""
     for c in range(x.shape[0]):
         for k in range(source.shape[0]):

@@ -25,7 +25,9 @@ def setup(name: str, **parameters: Any) -> Setup:
     known = inspect.signature(CATALOGUE[name]).parameters
     for key in parameters:
         if key not in known:
-            raise ModelError(f"{name}({key}=...)", "the model has no such parameter", repr(key), did_you_mean(key, known))
+            raise ModelError(
+                f"{name}({key}=...)", "the model has no such parameter", repr(key), did_you_mean(key, known)
+            )
     return CATALOGUE[name](**parameters)
 
 

@@ -111,12 +111,18 @@ def linear_diosi_exact(
     rho = np.zeros((2, 2, *grid.shape), dtype=complex)
     rho[0, 0] = rho0[0, 0] * normal(zq - shift_q, zp - shift_p)
     rho[1, 1] = rho0[1, 1] * normal(zq + shift_q, zp + shift_p)
-    rho[0, 1] = rho0[0, 1] * np.exp(-2j * phi * t - 2 * d0 * t - 1j * k * i_mean - 0.5 * k**2 * v_i) * normal(zq - 1j * k * c_q, zp - 1j * k * c_p)
+    rho[0, 1] = (
+        rho0[0, 1]
+        * np.exp(-2j * phi * t - 2 * d0 * t - 1j * k * i_mean - 0.5 * k**2 * v_i)
+        * normal(zq - 1j * k * c_q, zp - 1j * k * c_p)
+    )
     rho[1, 0] = rho[0, 1].conj()
     return rho
 
 
-def linear_diosi_setup(m: float = 1.0, lam: float = 1.0, phi: float = 2.0, sigma: float = 1.0, excess: float = 0.0) -> Setup:
+def linear_diosi_setup(
+    m: float = 1.0, lam: float = 1.0, phi: float = 2.0, sigma: float = 1.0, excess: float = 0.0
+) -> Setup:
     """Run the model from ``|+>`` at the origin, Gaussian of width 0.4 in q and p, to t = 1 on a box that holds both branches."""
     model = linear_diosi(m, lam, phi, sigma, excess)
     widest_q, widest_p = (0.16 + 0.16 / m**2 + sigma**2 / (3 * m**2)) ** 0.5, (0.16 + sigma**2) ** 0.5

@@ -1,0 +1,77 @@
+"""Layers, README blocks, examples and measurement scripts: everything shipped runs, and imports go one way."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+#: A module may import, at its top level, only modules of its own or an earlier layer.
+LAYERS = [
+    {"errors", "operators", "components"},
+    {"grid", "kernels", "expressions"},
+    {"coefficients"},
+    {"model", "physicality"},
+    {"initial", "dataset"},
+    {"models", "suggest"},
+    {"fv"},
+    {"integrate"},
+    {"observables"},
+    {"solve"},
+    {"io", "config"},
+    {"cli"},
+]
+RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+
+
+def _imports(path: Path):
+    """Top-level relative imports of a module, as names of the package's parts."""
+    package = path.relative_to(ROOT / "cqpde").parts[:-1]
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            for name in [node.module] if node.module else [a.name for a in node.names]:
+                yield (*base, *name.split("."))[0]
+
+
+def test_imports_go_one_way():
+    seen = 0
+    for path in (ROOT / "cqpde").rglob("*.py"):
+        own = path.relative_to(ROOT / "cqpde").parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        for name in _imports(path):
+            seen += 1
+            assert RANK[name] <= RANK[own], f"{path.name} imports {name}, which is a later layer"
+    assert seen > 40
+
+
+def test_numba_stays_in_the_kernels():
+    users = {p.parent.name for p in (ROOT / "cqpde").rglob("*.py") if re.search(r"^(from|import) numba", p.read_text(), re.M)}
+    assert users == {"kernels"}
+
+
+def test_readme_blocks_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(blocks) >= 3
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    assert (tmp_path / "diosi.nc").exists()
+
+
+def test_examples_run(tmp_path):
+    from examples import stern_gerlach
+
+    sol = stern_gerlach.main(cells=32, path=str(tmp_path / "a.nc"))
+    assert abs(float(sol.trace[-1] + sol.escaped_probability[-1]) - 1) < 1e-12
+
+
+def test_kernel_measurements_run():
+    from validation import kernels
+
+    rows = kernels.main(["--quick"])
+    assert {r[0] for r in rows} == {"sweep, diagonal", "sweep, dense", "remap, limited"}
+    assert all(r[6] > 0 for r in rows)
