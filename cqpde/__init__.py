@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from .io import load, save
     from .model import Model, healed
     from .operators import basis, destroy, identity, ket, projector, sigmam, sigmap, sigmax, sigmay, sigmaz, tensor
-    from .solve import solve
+    from .solver import solve
 
 _WHERE = {
     "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "generator": "fv.generator", "Grid": "grid",
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
-    "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "model", "solve": "solve",
+    "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "model", "solve": "solver",
     **dict.fromkeys(
         ("basis", "destroy", "identity", "ket", "projector", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "tensor"), "operators"
     ),

@@ -126,7 +126,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from . import io
-    from .solve import solve
+    from .solver import solve
 
     setup, options, text = _problem(arguments)
     output = Path(arguments.output or Path(arguments.what).with_suffix(".nc").name)

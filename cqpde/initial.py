@@ -309,7 +309,7 @@ def gaussian(grid: Grid, mean: Any = 0.0, std: Any = None, state: Any = None, *,
         )
 
     made = product(grid, density, state, note="gaussian")
-    recipe = lambda other: gaussian(other, centre, None, state, cov=covariance)  # noqa: E731
+    recipe = lambda other: gaussian(other, centre, None, state, cov=covariance)
     return State(made.grid, made.rho, recipe, made.normalisation, made.note)
 
 

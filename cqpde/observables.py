@@ -226,7 +226,7 @@ def arrival_rate(ds: xr.Dataset) -> xr.DataArray:
 def summary(ds: xr.Dataset) -> str:
     """Method, steps, trace, smallest eigenvalue and escaped probability of a solution, as text."""
     last = ds.isel(t=-1)
-    number = lambda name: float(np.asarray(last[name]).max())  # noqa: E731
+    number = lambda name: float(np.asarray(last[name]).max())
     rows = [
         ("model", ds.attrs.get("model", "?")),
         ("grid", repr(grid_of(ds))),

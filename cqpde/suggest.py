@@ -106,7 +106,7 @@ def _forces(model: Model, z: Array, level: Array, direction: Array, t: float) ->
     """Drift of each path with the quantum system in one joint eigenstate of the forces, and the noise covariance."""
     count, n = z.shape
     fields = model.canonical(_points(model, z), t)
-    flat = lambda a, *tail: np.broadcast_to(a.reshape(a.shape[0], *tail), (count, *tail))  # noqa: E731
+    flat = lambda a, *tail: np.broadcast_to(a.reshape(a.shape[0], *tail), (count, *tail))
     velocity = np.stack([flat(v) for v in fields.v], axis=1).copy()
     d = model.dim
     forces = np.stack([flat(a + np.conj(np.swapaxes(a, -1, -2)), d, d) for a in fields.A], axis=1)

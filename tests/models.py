@@ -67,7 +67,7 @@ N0 = np.array([[0.1, 0.5], [0.0, -0.2j]])
 
 def _fields(x: Array) -> dict[str, Array]:
     """v, s, A, H, N of the one-dimensional model at points x; matrices (2, 2, *x.shape)."""
-    lift = lambda m: m.reshape(2, 2, *[1] * np.ndim(x))  # noqa: E731
+    lift = lambda m: m.reshape(2, 2, *[1] * np.ndim(x))
     return {
         "v": 0.4 * np.sin(K * x) + 0.3,
         "s": 0.8 + 0.3 * np.cos(K * x),

@@ -109,7 +109,7 @@ def _wall_start(kind):
 
 
 def _wall_error(kind, n, model):
-    field = lambda name: lambda z: models._fields(z)[name]  # noqa: E731
+    field = lambda name: lambda z: models._fields(z)[name]
     grid = cq.Grid(x=(LOW, HIGH, n, kind))
     x = grid.axes[0].centers
     reference, bound = flux_form.solve_walls_extrapolated(

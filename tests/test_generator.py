@@ -24,7 +24,7 @@ def choi_minimum(propagator: np.ndarray, d: int, cells: int) -> float:
 def random_model(seed: int, d: int, axes: int, scale: float, excess: float = 0.2):
     """Random complex operators; D0 is the saturated one times ``scale`` plus an excess."""
     rng = np.random.default_rng(seed)
-    gauss = lambda *shape: rng.normal(size=shape) + 1j * rng.normal(size=shape)  # noqa: E731
+    gauss = lambda *shape: rng.normal(size=shape) + 1j * rng.normal(size=shape)
     p = 2
     lindblad = [gauss(d, d) * 0.5 for _ in range(p)]
     lindblad = [m - np.trace(m) / d * np.eye(d) for m in lindblad]

@@ -23,7 +23,7 @@ def _one_d(n=48):
 @pytest.mark.parametrize("transport", ["limited", "upwind"])
 def test_unitary_change_of_basis(transport):
     u = scipy.stats.unitary_group.rvs(2, random_state=np.random.default_rng(5))
-    turn = lambda m: u @ m @ u.conj().T  # noqa: E731
+    turn = lambda m: u @ m @ u.conj().T
     grid = _diosi()
     base = cq.models.linear_diosi()
     turned = cq.Model(

@@ -53,7 +53,7 @@ def test_large_cell_peclet_number(boundary, noise):
 
 def test_noise_that_vanishes_on_part_of_the_box():
     """s = A = 0 for x < 0, drift everywhere: upwind there, Kraus where there is noise."""
-    on = lambda z: np.where(z.x > 0, np.minimum(z.x, 1.0), 0.0)  # noqa: E731
+    on = lambda z: np.where(z.x > 0, np.minimum(z.x, 1.0), 0.0)
     model = cq.Model(
         ("x",), 2, H=cq.sigmax(), L=[A], D1=[[on]], D2=[[lambda z: 0.5 * on(z) ** 2]], D0="saturated", D1C=[0.8]
     )

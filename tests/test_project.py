@@ -19,7 +19,7 @@ LAYERS = [
     {"fv"},
     {"integrate"},
     {"observables"},
-    {"solve"},
+    {"solver"},
     {"io", "config"},
     {"cli"},
 ]

@@ -54,7 +54,7 @@ class Generator:
         """Kernel arrays with a leading axis for the batch."""
         s = self.stencil
         n = self.grid.ndim
-        pad = lambda a: np.concatenate([np.zeros((a.shape[0], 1), dtype=np.int64), a], axis=1)  # noqa: E731
+        pad = lambda a: np.concatenate([np.zeros((a.shape[0], 1), dtype=np.int64), a], axis=1)
         periodic = np.array([0] + [int(a.periodic) for a in self.grid.axes], dtype=np.int64)
         return periodic, pad(s.offsets), pad(s.strides.reshape(-1, n))
 
