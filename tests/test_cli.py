@@ -51,7 +51,7 @@ def test_toml_model_equals_the_python_model():
         D0=[[0.25, 0], [0, 0.2]],
         D1C={"q": lambda z: z.p, "p": lambda z: -z.q},
     )
-    grid = cq.Grid(q=(-6, 6, 16), p=(-7, 7, 16))
+    grid = cq.Grid(q=(-7, 7, 32), p=(-8, 8, 48))
     state = cq.gaussian(grid, {"q": 0.5}, 0.6, cq.ket("+"))
     one, two = (cq.solve(m, state, [0, 0.1], grid_error=False).rho.values[-1] for m in (problem.model, model))
     assert abs(one - two).max() < 1e-14

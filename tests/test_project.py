@@ -65,7 +65,7 @@ def test_readme_blocks_run(tmp_path, monkeypatch):
 def test_examples_run(tmp_path):
     from examples import stern_gerlach
 
-    sol = stern_gerlach.main(cells=32, path=str(tmp_path / "a.nc"))
+    sol = stern_gerlach.main(cells=64, path=str(tmp_path / "a.nc"))
     assert abs(float(sol.trace[-1] + sol.escaped_probability[-1]) - 1) < 1e-12
 
 
