@@ -111,7 +111,7 @@ def solve(
     >>> model = cq.Model(("x",), 2, L=cq.sigmaz(), D1=[[0.5]], D2=[[0.5]], D0="saturated")
     >>> grid = cq.Grid(x=(-8, 8, 64))
     >>> sol = cq.solve(model, cq.gaussian(grid, 0.0, 0.5, cq.ket("+")), [0, 1])
-    >>> float(sol.trace[-1].round(9))
+    >>> float(sol.trace[-1].round(6))
     1.0
     """
     states: list[State] = [rho0] if not isinstance(rho0, list | tuple) else list(rho0)  # type: ignore[list-item]

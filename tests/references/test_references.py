@@ -179,7 +179,7 @@ def test_spectral_ornstein_uhlenbeck() -> None:
 
 
 def test_spectral_multiplicative_noise() -> None:
-    box, shape, a, b, g, t = ((0, 12),), (256,), 0.15, 0.15, 0.8, 1.0
+    box, shape, a, b, g, t = ((0, 10),), (112,), 0.15, 0.15, 0.8, 1.0
     z = mesh(box, shape)[0]
     start = multiplicative_noise(STATE, 0.6, 0.02, 0.0, z, a, b, g)
     rho = solve_periodic(start, t, box, [a * z], [[b**2 * z**2]], [field(SZ, 0.5 * g * b * z)])
