@@ -32,8 +32,9 @@ def _stencil_lines(
     for line in range(line0, line1):
         start = line * n
         for r in range(n_comp):
-            for k in range(start, start + n):
-                y[r, k] = beta * x[r, k] + gamma * y[r, k]
+            here, there = y[r, start : start + n], x[r, start : start + n]
+            for k in range(n):
+                here[k] = beta * there[k] + gamma * here[k]
         for g in range(offsets.shape[0]):
             # the line that this group reads from, and where its coefficients start
             rest, stride, source, inside = line, 1, 0, True
@@ -59,13 +60,17 @@ def _stencil_lines(
                     rest //= shape[axis]
                 r, c, cs = row[e], col[e], strides[e, n_axes - 1]
                 s0 = source * n
+                # slices with counters from zero: only then does the compiler vectorise
+                target = y[r, start + low : start + high]
+                origin = x[c, s0 + low - shift : s0 + high - shift]
                 if cs == 0:
                     a = alpha * coef[c0]
-                    for k in range(low, high):
-                        y[r, start + k] += a * x[c, s0 + k - shift]
+                    for k in range(target.shape[0]):
+                        target[k] += a * origin[k]
                 else:
-                    for k in range(low, high):
-                        y[r, start + k] += alpha * coef[c0 + (k - shift) * cs] * x[c, s0 + k - shift]
+                    values = coef[c0 + low - shift : c0 + high - shift]
+                    for k in range(target.shape[0]):
+                        target[k] += alpha * values[k] * origin[k]
                 if periodic[n_axes - 1] and shift != 0:
                     wrap = n if shift > 0 else -n
                     for k in range(0 if shift > 0 else high, low if shift > 0 else n):
@@ -73,8 +78,9 @@ def _stencil_lines(
                         y[r, start + k] += alpha * coef[c0 + j * cs] * x[c, s0 + j]
         if weight != 0.0:
             for r in range(n_comp):
-                for k in range(start, start + n):
-                    acc[r, k] += weight * y[r, k]
+                total, part = acc[r, start : start + n], y[r, start : start + n]
+                for k in range(n):
+                    total[k] += weight * part[k]
 
 
 @njit(cache=True, nogil=True)
