@@ -91,9 +91,9 @@ def test_diosi_closed_form_agrees_with_the_parameter_equations(D0: float | None)
 
 def test_diosi_numbers_of_the_paper_parameters() -> None:
     (up, coherence), (_, down) = linear_diosi_elements((0, 0), np.zeros((2, 2)), 1.0)
-    assert distance(up.mean, [-1, -2]) < 1e-15
-    assert distance(down.mean, [1, 2]) < 1e-15
-    assert distance(up.cov, [[1 / 3, 1 / 2], [1 / 2, 1]]) < 1e-15
+    assert distance(up.mean, [-1, -2]) < 1e-13
+    assert distance(down.mean, [1, 2]) < 1e-13
+    assert distance(up.cov, [[1 / 3, 1 / 2], [1 / 2, 1]]) < 1e-13
     assert abs(0.5 * coherence.weight - (-0.0296486 + 0.0343278j)) < 1e-7  # printed to seven digits
 
 
@@ -109,8 +109,8 @@ def test_ghz_coherence_is_a_product_of_one_site_coherences() -> None:
     t, n, lam, sigma, m = 0.9, 3, 1.1, 0.8, 1.2
     one = linear_diosi_elements((0, 0), np.zeros((2, 2)), t, m, lam / 2, sigma, 0.0)
     printed = np.exp(-n * (lam**2 * t / (2 * sigma**2) + lam**2 * sigma**2 * t**5 / (10 * m**2)))
-    assert abs(one[0][1].weight ** n - printed) < 1e-15  # measured below 1e-16
-    assert distance(one[1][1].mean, [lam * t**2 / (2 * m), lam * t]) < 1e-15
+    assert abs(one[0][1].weight ** n - printed) < 1e-13  # measured below 1e-16
+    assert distance(one[1][1].mean, [lam * t**2 / (2 * m), lam * t]) < 1e-13
 
 
 def test_harmonic_friction_agrees_with_spectral() -> None:
@@ -166,7 +166,7 @@ def test_spectral_linear_diosi(D0: float | None) -> None:
     s: list[list[float]] = [[0, 0], [0, sigma**2]]
     rho = solve_periodic(start, t, box, v, s, [None, -lam * SZ], h, jumps)
     exact = linear_diosi(STATE, MEAN, COV, t, box, shape, D0=D0, **DIOSI)
-    assert distance(rho, exact) < 4e-10  # measured 3e-11 and 1.1e-10
+    assert distance(rho, exact) < 1e-9  # measured 3e-11 and 1.1e-10
 
 
 def test_spectral_ornstein_uhlenbeck() -> None:
@@ -227,7 +227,7 @@ def test_characteristic_agrees_with_spectral(d: int, rank: int) -> None:
     assert distance(rho, exact) < 1e-9  # measured 1.6e-12, 4e-13, 9e-13
     # it is a physical state: trace one, all cells positive (non-Hermitian A needs the minus sign and s^+ as written)
     volume = 14 / 48 * 13 / 44
-    assert abs(np.einsum("ii...->...", exact).sum() * volume - 1) < 1e-15  # measured 2.3e-16
+    assert abs(np.einsum("ii...->...", exact).sum() * volume - 1) < 1e-13  # measured 2.3e-16
     assert np.linalg.eigvalsh(np.moveaxis(exact, (0, 1), (-2, -1))).min() > -6e-15  # measured -1.3e-15
 
 
@@ -375,7 +375,7 @@ def test_flux_form_against_images_with_non_hermitian_diagonal_operators(wall: Wa
     assert 1.9 < np.log2(errors[0] / errors[1]) < 2.1
     # trace is conserved, and the upper wall is the mirror image of the lower one
     kept = np.trace(plain[0].rho.sum(-1) * 7 / 200 + plain[0].escaped_lower + plain[0].escaped_upper)
-    assert abs(kept - np.trace(exact(plain[0].z, t0)[0].sum(-1) * 7 / 200)) < 3e-15  # measured 6e-16
+    assert abs(kept - np.trace(exact(plain[0].z, t0)[0].sum(-1) * 7 / 200)) < 1e-13  # measured 6e-16
     mirrored = solve_walls(lambda z: exact(-z, t0)[0], t1, -7, 0, 200, -v, s, -np.diag(a), np.diag(e), upper=wall)
     assert distance(mirrored.rho[:, :, ::-1], plain[0].rho) < 1e-9  # measured 8e-16
     assert distance(mirrored.escaped_upper, plain[0].escaped_lower) < 1e-9  # measured 2e-16
@@ -390,7 +390,7 @@ def test_reflected_brownian_motion() -> None:
     centres = cell_centres(((0, 7),), (50,))[0]
     result, _ = solve_walls_extrapolated(lambda z: images(z, t0)[None, None], t1, 0, 7, centres, s=s)
     assert distance(result.rho[0, 0], images(centres, t0 + t1)) < 1e-9  # measured 4.4e-12
-    assert distance(reflecting_propagator(centres, z0, t0 + t1, 0.0, s), images(centres, t0 + t1)) < 1e-15
+    assert distance(reflecting_propagator(centres, z0, t0 + t1, 0.0, s), images(centres, t0 + t1)) < 1e-13
 
 
 def test_first_passage_probability() -> None:
@@ -404,7 +404,7 @@ def test_first_passage_probability() -> None:
     passed = erfc(z0 / np.sqrt(2 * s * (t0 + t1))) - erfc(z0 / np.sqrt(2 * s * t0))
     assert distance(result.rho[0, 0], images(centres, t0 + t1)) < 1e-8  # measured 2.2e-9
     assert abs(result.escaped_lower[0, 0] - passed) < 1e-8  # measured 3.0e-9
-    assert abs(first_passage(z0, t1, 0.0, s) - erfc(z0 / np.sqrt(2 * s * t1))) < 1e-15
+    assert abs(first_passage(z0, t1, 0.0, s) - erfc(z0 / np.sqrt(2 * s * t1))) < 1e-13
 
 
 def test_stationary_density_between_reflecting_walls() -> None:
@@ -416,7 +416,7 @@ def test_stationary_density_between_reflecting_walls() -> None:
     x, weights = np.polynomial.legendre.leggauss(60)
     nodes = 0.5 + 1.5 * x
     norm = 3 / (1.5 * weights @ (np.exp(-(nodes**2)) / wall_s(nodes)))
-    assert distance(result.rho[0, 0], norm * np.exp(-(centres**2)) / wall_s(centres)) < 1e-10  # measured 2.2e-11
+    assert distance(result.rho[0, 0], norm * np.exp(-(centres**2)) / wall_s(centres)) < 1e-9  # measured 2.2e-11
 
 
 def test_flux_form_against_spectral_by_reflection() -> None:
@@ -443,7 +443,7 @@ def test_flux_form_against_spectral_by_reflection() -> None:
         start(z), 0.7, box, [model["v"](z)], [[model["s"](z)]], [model["A"](z)], model["H"](z), [jump(z)]
     )
     half, error = solve_walls_extrapolated(start, 0.7, 0, length, z[64:], **model, N=[jump], n=100)
-    assert distance(half.rho, full[:, :, 64:]) < 1e-10  # measured 2.4e-11
+    assert distance(half.rho, full[:, :, 64:]) < 1e-9  # measured 2.4e-11
     assert distance(half.rho, full[:, :, 64:]) < error
 
 
