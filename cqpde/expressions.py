@@ -228,7 +228,9 @@ def _check_bounds(tree: ast.expr, reading: _Reading) -> None:
     nodes = 0
     while stack:
         node, depth = stack.pop()
-        nodes += isinstance(node, ast.expr)
+        if not isinstance(node, ast.expr):  # the kind of an operation or of a name
+            continue
+        nodes += 1
         if nodes > MAX_NODES:
             raise reading.refuse(f"a formula must have at most {MAX_NODES} parts", "more", "Build it in Python")
         if depth > MAX_DEPTH:
