@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from .errors import CqpdeError, CqpdeWarning
     from .fv.generator import generator
     from .grid import Grid
+    from .hamiltonian import healed
     from .initial import State, correlated, from_array, gaussian, point, product
     from .io import load, save
-    from .model import Model, healed
+    from .model import Model
     from .operators import basis, destroy, identity, ket, projector, sigmam, sigmap, sigmax, sigmay, sigmaz, tensor
     from .solver import solve
 
 _WHERE = {
     "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "generator": "fv.generator", "Grid": "grid",
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
-    "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "model", "solve": "solver",
+    "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver",
     **dict.fromkeys(
         ("basis", "destroy", "identity", "ket", "projector", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "tensor"), "operators"
     ),

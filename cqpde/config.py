@@ -18,8 +18,9 @@ from . import models
 from .errors import ConfigError, did_you_mean
 from .expressions import parse, parse_matrix
 from .grid import Grid
+from .hamiltonian import healed
 from .initial import State, gaussian, point, product
-from .model import Model, healed
+from .model import Model
 from .operators import ket
 
 Array = np.ndarray

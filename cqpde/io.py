@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .dataset import SCHEMA, grid_of
-from .errors import FileError
+from .errors import CqpdeError, FileError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,7 +30,6 @@ REFERENCES = "I. Layton, J. Oppenheim, Z. Weller-Davies, A healthier semi-classi
 CHUNK_BYTES = 1 << 20
 
 _STORED_ONLY = (
-    "density",
     "Conventions",
     "date_created",
     "id",
@@ -271,7 +270,7 @@ def _check_schema(stored: xr.Dataset, path: str | Path) -> None:
         )
     try:
         grid = grid_of(stored)
-    except Exception as error:  # whatever a foreign attribute does to the grid is one refusal
+    except (CqpdeError, KeyError, TypeError, ValueError) as error:  # whatever a foreign attribute does to the grid is one refusal
         raise FileError(str(path), "must describe a grid", str(error)[:200], "The file is damaged") from None
     for axis in grid.axes:
         if not np.allclose(stored[axis.name].values, axis.centers, rtol=0, atol=1e-9 * (axis.upper - axis.lower)):

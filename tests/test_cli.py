@@ -21,7 +21,16 @@ def test_run_writes_a_file_and_prints_moments_beside_the_exact_ones(tmp_path, ca
     path = tmp_path / "a.nc"
     assert main(["run", "linear_diosi", "--cells", "q=40", "--cells", "p=64", "--tol", "1e-3", "-o", str(path)]) == 0
     text = capsys.readouterr().out
-    for word in ("method", "steps", "trace + escaped - 1", "smallest eigenvalue", "escaped probability", "mean q", "cov q p", "exact"):
+    for word in (
+        "method",
+        "steps",
+        "trace + escaped - 1",
+        "smallest eigenvalue",
+        "escaped probability",
+        "mean q",
+        "cov q p",
+        "exact",
+    ):
         assert word in text
     ds = cq.load(path)
     assert 'name = "linear_diosi"' in ds.attrs["cqpde_config"]
@@ -31,7 +40,10 @@ def test_run_writes_a_file_and_prints_moments_beside_the_exact_ones(tmp_path, ca
 
 def test_example_file_runs_and_keeps_what_it_asks_for(tmp_path):
     path = tmp_path / "b.nc"
-    assert main(["run", str(EXAMPLE), "--quiet", "--cells", "q=32", "--cells", "p=32", "--tol", "0.01", "-o", str(path)]) == 0
+    assert (
+        main(["run", str(EXAMPLE), "--quiet", "--cells", "q=32", "--cells", "p=32", "--tol", "0.01", "-o", str(path)])
+        == 0
+    )
     ds = cq.load(path)
     assert ds.sizes["t"] == 5 and ds.sizes["t_frame"] == 1
     assert set(ds["purity"].dims) == {"t"}

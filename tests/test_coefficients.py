@@ -33,7 +33,12 @@ def test_qutip_sympy_sampled_and_callable_are_the_same_model():
 def test_quantum_part_alone_follows_qutip_mesolve():
     model = cq.Model(("x",), 2, H=cq.sigmax() * 0.7, L=[cq.sigmam()], D0=[[0.3]], D2=[[0.25]])
     state = _end(model, 1.0).cq.unconditioned_state().values[-1]
-    exact = qutip.mesolve(0.7 * qutip.sigmax(), (qutip.basis(2, 0) + qutip.basis(2, 1)).unit(), [0, 1.0], [0.3**0.5 * qutip.sigmap().dag()])
+    exact = qutip.mesolve(
+        0.7 * qutip.sigmax(),
+        (qutip.basis(2, 0) + qutip.basis(2, 1)).unit(),
+        [0, 1.0],
+        [0.3**0.5 * qutip.sigmap().dag()],
+    )
     assert np.abs(state - exact.states[-1].full()).max() < 1e-5
 
 
@@ -51,7 +56,14 @@ def test_time_dependent_drift_and_noise_reach_the_exact_moments_within_tol():
 def test_specular_end_returns_what_leaves_at_minus_p(transport):
     model = cq.Model(("q", "p"), 1, D1C=[lambda z: z.p, 0], D2={"p": 1e-3})
     grid = cq.Grid(q=(-4, 0, 64, ("open", "specular(p)")), p=(-4, 4, 80))
-    sol = cq.solve(model, cq.gaussian(grid, {"q": -2.0, "p": 1.5}, 0.3, [1.0]), [0, 2.0], transport=transport, grid_error=False, check="warn")
+    sol = cq.solve(
+        model,
+        cq.gaussian(grid, {"q": -2.0, "p": 1.5}, 0.3, [1.0]),
+        [0, 2.0],
+        transport=transport,
+        grid_error=False,
+        check="warn",
+    )
     q, p = sol.cq.mean().values[-1]
     # ballistic: -2 + 3 = +1 is mirrored to -1, with p = -1.5 (slow paths have not yet turned; they are few)
     # upwind is first order: its spread leaves more on the way

@@ -93,14 +93,21 @@ def test_batching_changes_nothing(transport):
 
 
 def test_thread_count_does_not_change_a_bit():
-    grid, model = _diosi(40), cq.models.linear_diosi()
+    from cqpde.kernels import remap, stencil
+
+    grid, model = _diosi(96), cq.models.linear_diosi()
+    terms = cq.generator(model, grid).stencil.n_terms
+    cells = grid.shape[0] * grid.shape[1]
+    assert (
+        terms * cells > stencil.PARALLEL_WORK and 4 * cells > remap.PARALLEL_WORK
+    )  # or this would compare serial runs
     results = []
     for threads in (1, 2):
         if threads > numba.config.NUMBA_NUM_THREADS:
             pytest.skip("one processor only: nothing to compare")
         numba.set_num_threads(threads)
         results.append(
-            cq.solve(model, cq.gaussian(grid, 0, 0.5, cq.ket("+")), [0, 0.2], grid_error=False, tol=1e-3).rho.values
+            cq.solve(model, cq.gaussian(grid, 0, 0.5, cq.ket("+")), [0, 0.05], grid_error=False, tol=1e-3).rho.values
         )
     numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
     assert np.array_equal(*results)

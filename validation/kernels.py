@@ -82,7 +82,7 @@ def measure(d: int, axes: int, n: int, budget: float) -> list[tuple[str, int, fl
                 seconds(lambda g=g: g.step(x, e, y, e.copy(), acc, e.copy(), 1e-3, 1.0, 0.0, 0.0), budget),
                 copy,
             )
-        )  # type: ignore[misc]
+        )
     transport = LimitedTransport(model, grid, [0])
     rows.append(("remap, limited", 0, seconds(lambda: transport.step(x, y, e, 0.0, 0.01), budget), copy))
     return rows

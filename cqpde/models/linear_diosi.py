@@ -12,8 +12,9 @@ import numpy as np
 
 from ..errors import StateError
 from ..grid import Grid
+from ..hamiltonian import healed
 from ..initial import density_matrix, gaussian
-from ..model import Model, healed
+from ..model import Model
 from ..operators import ket, sigmaz
 from .setup import Setup, require_parameters
 

@@ -183,7 +183,9 @@ def test_spectral_multiplicative_noise() -> None:
     z = mesh(box, shape)[0]
     start = multiplicative_noise(STATE, 0.6, 0.02, 0.0, z, a, b, g)
     rho = solve_periodic(start, t, box, [a * z], [[b**2 * z**2]], [field(SZ, 0.5 * g * b * z)])
-    assert distance(rho, multiplicative_noise(STATE, 0.6, 0.02, t, z, a, b, g)) < 1e-7  # 4e-13 to 1e-9: the aperiodic drift lets round-off grow at the ends of the box
+    assert (
+        distance(rho, multiplicative_noise(STATE, 0.6, 0.02, t, z, a, b, g)) < 1e-7
+    )  # 4e-13 to 1e-9: the aperiodic drift lets round-off grow at the ends of the box
 
 
 def test_spectral_time_dependent_coefficients() -> None:
