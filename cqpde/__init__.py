@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from .model import Model
     from .operators import basis, destroy, identity, ket, projector, sigmam, sigmap, sigmax, sigmay, sigmaz, tensor
     from .solver import solve
+    from .unravel import unravel
 
 _WHERE = {
     "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "generator": "fv.generator", "Grid": "grid",
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
-    "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver",
+    "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver", "unravel": "unravel",
     **dict.fromkeys(
         ("basis", "destroy", "identity", "ket", "projector", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "tensor"), "operators"
     ),
@@ -37,7 +38,7 @@ _WHERE = {
 __all__ = [
     "CqpdeError", "CqpdeWarning", "Grid", "Model", "State", "basis", "correlated", "destroy", "from_array", "gaussian", "generator",
     "healed", "identity", "ket", "load", "models", "observables", "point", "product", "projector", "sampled", "save", "sigmam",
-    "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "tensor",
+    "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "tensor", "unravel",
 ]  # fmt: skip
 
 

@@ -198,6 +198,21 @@ class Coefficient:
         expressions = [e.subs({s: rename[s.name] for s in e.free_symbols}) for e in self._symbolic.values()]
         return sympy.lambdify(symbols, expressions, modules=["scipy", "numpy"], cse=True)
 
+    @property
+    def degree(self) -> float:
+        """Degree in the coordinates where it is a polynomial in them (0: the same everywhere), else infinity."""
+        if self._whole is not None or self._functions:
+            return float("inf")
+        import sympy
+
+        degree = 0.0
+        for expression in self._symbolic.values():
+            symbols = [s for s in expression.free_symbols if s.name in self.coordinates]
+            if symbols:
+                polynomial = expression.is_polynomial(*symbols)
+                degree = max(degree, sympy.Poly(expression, *symbols).total_degree() if polynomial else float("inf"))
+        return degree
+
     # -- evaluating ----------------------------------------------------------------------------------------------------
     def entries(self, z: Mesh, t: float) -> Array:
         """Evaluate every entry on the open mesh ``z`` at time ``t``.

@@ -15,6 +15,7 @@ import numpy as np
 from .coefficients import Coefficient, Point, Sampled
 from .errors import StateError, did_you_mean
 from .grid import Grid
+from .sampling import Sampler, StateAt, density_sampler, gaussian_sampler, state_at
 
 Array = np.ndarray
 
@@ -34,6 +35,8 @@ class State:
         Factor by which the sampled density was multiplied.
     note : str
         How it was made, for the record.
+    sampler : callable or None
+        ``sampler(rng, count)`` draws points and quantum states from the state itself (see :mod:`cqpde.sampling`); None for arrays.
     """
 
     grid: Grid
@@ -41,6 +44,7 @@ class State:
     recipe: Callable[[Grid], State] | None = None
     normalisation: float = 1.0
     note: str = ""
+    sampler: Sampler | None = None
 
     @property
     def dim(self) -> int:
@@ -111,13 +115,24 @@ def density_matrix(state: Any, where: str = "state") -> Array:
     return array
 
 
+def _state_coefficient(grid: Grid, state: Any) -> Coefficient | None:
+    """A callable quantum state as a coefficient of kets (d,) or matrices (d, d); None for a constant one."""
+    if not callable(state) or hasattr(state, "full"):
+        return None
+    probe = state(Point(grid.mesh()))
+    d = len(probe)
+    return Coefficient("state", (d, d) if _is_matrix(probe, grid.ndim) else (d,), grid.names, state)
+
+
+def _state_at(grid: Grid, state: Any) -> StateAt:
+    entries = _state_coefficient(grid, state)
+    return state_at(grid, entries, None if entries is not None else density_matrix(state))
+
+
 def _state_field(grid: Grid, state: Any) -> Array:
     """Quantum states on the grid, shape (d, d, *cells): constant, or a callable of z."""
-    if callable(state) and not hasattr(state, "full"):
-        probe = state(Point(grid.mesh()))
-        d = len(probe)
-        shape = (d, d) if _is_matrix(probe, grid.ndim) else (d,)
-        entries = Coefficient("state", shape, grid.names, state)
+    entries = _state_coefficient(grid, state)
+    if entries is not None:
         values = entries.entries(grid.mesh(), 0.0)
         full = np.stack([np.broadcast_to(v, grid.shape) for v in values.reshape(-1)]).reshape(
             *values.shape, *grid.shape
@@ -191,7 +206,8 @@ def product(grid: Grid, density: Any, state: Any, *, note: str = "") -> State:
         )
     rho = values / total * _state_field(grid, state)
     recipe = None if isinstance(density, np.ndarray) else (lambda other: product(other, density, state, note=note))
-    return State(grid, np.ascontiguousarray(rho), recipe, 1.0 / total, note or "product")
+    sampler = None if isinstance(density, np.ndarray) else density_sampler(grid, coefficient, _state_at(grid, state))
+    return State(grid, np.ascontiguousarray(rho), recipe, 1.0 / total, note or "product", sampler)
 
 
 def correlated(grid: Grid, density: Any, state: Callable[[Point], Any]) -> State:
@@ -310,7 +326,8 @@ def gaussian(grid: Grid, mean: Any = 0.0, std: Any = None, state: Any = None, *,
 
     made = product(grid, density, state, note="gaussian")
     recipe = lambda other: gaussian(other, centre, None, state, cov=covariance)
-    return State(made.grid, made.rho, recipe, made.normalisation, made.note)
+    sampler = gaussian_sampler(centre, covariance, _state_at(grid, state))
+    return State(made.grid, made.rho, recipe, made.normalisation, made.note, sampler)
 
 
 #: Width of a point start in cells: the narrowest Gaussian whose mean and variance the cells carry to 1e-4.
@@ -330,7 +347,9 @@ def point(grid: Grid, at: Any, state: Any) -> State:
     widths = POINT_CELLS * grid.spacings
     made = gaussian(grid, _vector(grid, at, "at"), widths, state)
     text = ", ".join(f"{n}: {w:.4g}" for n, w in zip(grid.names, widths, strict=True))
-    return State(grid, made.rho, lambda other: point(other, at, state), made.normalisation, f"point of width {text}")
+    return State(
+        grid, made.rho, lambda other: point(other, at, state), made.normalisation, f"point of width {text}", made.sampler
+    )
 
 
 def from_array(grid: Grid, rho: Any, *, normalise: bool = False) -> State:

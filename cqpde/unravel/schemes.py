@@ -1,0 +1,300 @@
+r"""One step of an ensemble by each method: functions ``(fields, swarm, t, dt, noise)`` that change the swarm in place.
+
+``euler-maruyama`` (weak order 1) and ``weak-2`` (weak order 2) integrate the equations as printed (with the resolved signs): (7)-(8) for
+density matrices, (9) for kets, normalised after every step. ``weak-2`` is the explicit scheme of Platen with two-point differences
+(P. E. Kloeden, E. Platen, *Numerical Solution of Stochastic Differential Equations*, eq. (15.1.3), for several noises).
+
+``instrument`` composes exact pieces symmetrically, :math:`T(h/2)\,Q(h/2)\,N(h)\,Q(h/2)\,T(h/2)`:
+
+- T moves Z along v (midpoint rule); Q is the exact flow of the Hamiltonian and of the unobserved decoherence at fixed Z;
+- N measures :math:`B = R + iI` for a time h: the record y is drawn from its exact law, R acts by the Gaussian Kraus operator
+  :math:`e^{Ry - R^2h}`, I by the unitary :math:`e^{i(Iy - \{R, I\}h/2)}`, and Z moves by :math:`\sigma y`. Several noises are taken in a
+  random one of the two orders. This is the paper's Appendix F at a finite step: a POVM, whatever the step.
+
+Weak order 2 where B is Hermitian (or R and I commute) and neither B nor sigma depends on the coordinates that the kick moves;
+else 1 (:func:`instrument_order` says which). ``mean-field`` is the standard semi-classical pair (13)-(14) by Runge-Kutta of order 4;
+``linear`` the un-normalised unravelling of Appendix E by Euler-Maruyama: Z is driven by noise alone, and :math:`\mathrm{Tr}\rho` is the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import kernels
+from .fields import Fields, Local
+
+Array = np.ndarray
+
+
+@dataclass
+class Swarm:
+    """Trajectories that move together.
+
+    Attributes
+    ----------
+    z : array (m, n)
+        Classical points.
+    x : array (m, d) or (m, d, d)
+        Kets or density matrices.
+    rows : array (m,)
+        Which rows of the chunk's random numbers they use; shrinks when trajectories are absorbed.
+    """
+
+    z: Array
+    x: Array
+    rows: Array
+
+    @property
+    def pure(self) -> bool:
+        """Whether the quantum states are kets."""
+        return self.x.ndim == 2
+
+    def matrices(self) -> Array:
+        """Density matrices (m, d, d)."""
+        return np.einsum("ma,mb->mab", self.x, self.x.conj()) if self.pure else self.x
+
+    def keep(self, chosen: Array) -> Swarm:
+        """The trajectories where ``chosen``."""
+        return Swarm(self.z[chosen], self.x[chosen], self.rows[chosen])
+
+
+class Noise:
+    """Random numbers of one chunk: counter-based streams that depend on (seed, chunk, purpose) alone.
+
+    ``factor`` fine steps are joined to one coarse step, so that runs with other steps can use the same noise.
+    """
+
+    def __init__(self, seed: int, chunk: int, size: int, factor: int = 1) -> None:
+        make = lambda purpose: np.random.Generator(
+            np.random.Philox(np.random.SeedSequence(seed, spawn_key=(chunk, purpose)))
+        )
+        self.size, self.factor = size, factor
+        self._normal, self._uniform, self._bridge = make(1), make(2), make(3)
+
+    def normals(self, columns: int) -> Array:
+        """Standard normals (size, columns)."""
+        out = self._normal.standard_normal((self.size, columns))
+        for _ in range(self.factor - 1):
+            out += self._normal.standard_normal((self.size, columns))
+        return out / np.sqrt(self.factor) if self.factor > 1 else out
+
+    def uniforms(self, columns: int) -> Array:
+        """Uniform numbers in [0, 1) (size, columns)."""
+        return self._draw(self._uniform, columns)
+
+    def bridge(self, columns: int) -> Array:
+        """Uniform numbers for crossings between steps (size, columns)."""
+        return self._draw(self._bridge, columns)
+
+    def _draw(self, generator: np.random.Generator, columns: int) -> Array:
+        out = generator.random((self.size, columns))
+        for _ in range(self.factor - 1):
+            generator.random((self.size, columns))
+        return out
+
+
+def euler(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) -> Local:
+    """Euler-Maruyama step of (7)-(8) or (9)."""
+    return _euler(fields, swarm, t, dt, noise, True)
+
+
+def linear(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) -> Local:
+    """Euler-Maruyama step of the linear equations of Appendix E."""
+    return _euler(fields, swarm, t, dt, noise, False)
+
+
+def _euler(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise, conditioned: bool) -> Local:
+    c = fields.at(swarm.z, t)
+    dw = np.sqrt(dt) * _rows(noise.normals(c.sigma.shape[2]), swarm)
+    if swarm.pure:
+        kernels.euler_ket(swarm.x, swarm.z, c.v, c.generator, c.B, c.sigma, dw, dt, conditioned)
+    else:
+        kernels.euler_matrix(swarm.x, swarm.z, c.v, c.generator, c.B, c.N, c.sigma, dw, dt, conditioned)
+    return c
+
+
+def _rows(numbers: Array, swarm: Swarm) -> Array:
+    return numbers if len(swarm.rows) == len(numbers) else numbers[swarm.rows]
+
+
+def _terms(c: Local, z: Array, x: Array) -> tuple[Array, Array, Array, Array]:
+    """Drift and noise columns of Z (m, n), (m, k, n) and of the quantum state (m, ...), (m, k, ...)."""
+    m, k = len(x), c.sigma.shape[2]
+    drift, noise, force = np.empty_like(x), np.empty((m, k, *x.shape[1:]), dtype=complex), np.empty((m, k))
+    if x.ndim == 2:
+        kernels.terms_ket(x, c.generator, c.B, drift, noise, force, True)
+    else:
+        kernels.terms_matrix(x, c.generator, c.B, c.N, drift, noise, force, True)
+    drift_z = c.v + np.einsum("mik,mk->mi", c.sigma, force) if k else np.broadcast_to(c.v, z.shape)
+    noise_z = np.broadcast_to(np.swapaxes(c.sigma, 1, 2), (m, k, z.shape[1]))
+    return drift_z, noise_z, drift, noise
+
+
+def weak2(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) -> Local:
+    """Explicit weak order 2 step of (7)-(8) or (9)."""
+    z, x = swarm.z, swarm.x
+    c = fields.at(z, t)
+    az, bz, ax, bx = _terms(c, z, x)
+    k_count = bz.shape[1]
+    root = np.sqrt(dt)
+    w = root * _rows(noise.normals(k_count), swarm)
+    sign = np.where(_rows(noise.uniforms(max(1, k_count * (k_count - 1) // 2)), swarm) < 0.5, dt, -dt)
+    lift = lambda a: a.reshape(-1, *[1] * (x.ndim - 1))
+    full_z = z + az * dt + np.einsum("mk,mki->mi", w, bz)
+    full_x = x + ax * dt + np.einsum("mk,mk...->m...", w, bx)
+    az_end, _, ax_end, _ = _terms(fields.at(full_z, t + dt), full_z, full_x)
+    out_z, out_x = z + 0.5 * dt * (az + az_end), x + 0.5 * dt * (ax + ax_end)
+
+    def columns(shift: float, j: int, drift: float) -> tuple[Array, Array]:
+        """Noise columns at the point moved along column j (and along the drift)."""
+        at_z, at_x = z + drift * dt * az + shift * root * bz[:, j], x + drift * dt * ax + shift * root * bx[:, j]
+        _, nz, _, nx = _terms(fields.at(at_z, t + drift * dt), at_z, at_x)
+        return nz, nx
+
+    for j in range(k_count):
+        (pz, px), (mz, mx) = columns(1.0, j, 1.0), columns(-1.0, j, 1.0)
+        wj = w[:, j]
+        square = 0.25 * (wj * wj - dt) / root
+        out_z += (0.25 * wj)[:, None] * (pz[:, j] + mz[:, j] + 2.0 * bz[:, j]) + square[:, None] * (pz[:, j] - mz[:, j])
+        out_x += lift(0.25 * wj) * (px[:, j] + mx[:, j] + 2.0 * bx[:, j]) + lift(square) * (px[:, j] - mx[:, j])
+    if k_count > 1:
+        for r in range(k_count):
+            (pz, px), (mz, mx) = columns(1.0, r, 0.0), columns(-1.0, r, 0.0)
+            for j in range(k_count):
+                if j == r:
+                    continue
+                low, high = min(j, r), max(j, r)
+                pair = high * (high - 1) // 2 + low
+                v = sign[:, pair] if r > j else -sign[:, pair]
+                cross = 0.25 * (w[:, j] * w[:, r] + v) / root
+                out_z += (0.25 * w[:, j])[:, None] * (pz[:, j] + mz[:, j] - 2.0 * bz[:, j]) + cross[:, None] * (pz[:, j] - mz[:, j])
+                out_x += lift(0.25 * w[:, j]) * (px[:, j] + mx[:, j] - 2.0 * bx[:, j]) + lift(cross) * (px[:, j] - mx[:, j])
+    if swarm.pure:
+        out_x /= np.sqrt(np.sum(np.abs(out_x) ** 2, axis=1))[:, None]
+    swarm.z[...], swarm.x[...] = out_z, out_x
+    return c
+
+
+def instrument(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) -> Local:
+    """Symmetric composition of streaming, local flow and exact kick."""
+    middle = t + 0.5 * dt
+    _stream(fields, swarm, middle, 0.5 * dt)
+    c = fields.at(swarm.z, middle)
+    _local(swarm, c, 0.5 * dt)
+    _kicks(swarm, c, dt, noise)
+    after = fields.at(swarm.z, middle)
+    _local(swarm, after, 0.5 * dt)
+    _stream(fields, swarm, middle, 0.5 * dt)
+    return c
+
+
+def _stream(fields: Fields, swarm: Swarm, t: float, h: float) -> None:
+    half = swarm.z + 0.5 * h * fields.drift(swarm.z, t)
+    swarm.z += h * fields.drift(half, t)
+
+
+def _local(swarm: Swarm, c: Local, h: float) -> None:
+    scale = np.array([h])
+    if swarm.pure:
+        kernels.exponential_ket(swarm.x, -1j * c.H, scale)
+        return
+    lost = 0.5 * np.einsum("mgba,mgbc->mac", c.N.conj(), c.N)
+    kernels.exponential_matrix(swarm.x, -1j * c.H - lost, c.N, scale)
+
+
+def _kicks(swarm: Swarm, c: Local, dt: float, noise: Noise) -> None:
+    k_count = c.sigma.shape[2]
+    normal, uniform = _rows(noise.normals(k_count), swarm), _rows(noise.uniforms(k_count + 1), swarm)
+    hermitian = 0.5 * (c.B + c.B.conj().swapaxes(-1, -2))
+    if k_count == 1:
+        _kick(swarm, c, hermitian, 0, dt, uniform[:, 0], normal[:, 0])
+        return
+    backwards = uniform[:, k_count] < 0.5
+    parts = [(np.flatnonzero(~backwards), range(k_count)), (np.flatnonzero(backwards), range(k_count - 1, -1, -1))]
+    for chosen, order in parts:
+        part = swarm.keep(chosen)
+        pick = lambda a, chosen=chosen: a[chosen] if len(a) > 1 else a
+        coefficients = Local(pick(c.v), pick(c.H), pick(c.sigma), pick(c.B), pick(c.N), pick(c.damping))
+        for k in order:
+            _kick(part, coefficients, pick(hermitian), k, dt, uniform[chosen, k], normal[chosen, k])
+        swarm.z[chosen], swarm.x[chosen] = part.z, part.x
+
+
+def _kick(swarm: Swarm, c: Local, hermitian: Array, k: int, dt: float, uniform: Array, normal: Array) -> None:
+    values, vectors = np.linalg.eigh(hermitian[:, k])
+    record = np.empty(len(swarm.x))
+    kick = kernels.kick_ket if swarm.pure else kernels.kick_matrix
+    kick(swarm.x, np.ascontiguousarray(vectors), values, np.ascontiguousarray(uniform), np.ascontiguousarray(normal), dt, record)
+    rotation = (c.B[:, k] - hermitian[:, k]) / 1j
+    if np.any(np.abs(rotation) > 1e-14 * max(1e-300, float(np.abs(c.B).max()))):
+        both = 0.5 * (hermitian[:, k] @ rotation + rotation @ hermitian[:, k])
+        generator = np.ascontiguousarray(1j * (rotation * record[:, None, None] - both * dt))
+        if swarm.pure:
+            kernels.exponential_ket(swarm.x, generator, np.ones(1))
+        else:
+            none = np.zeros((1, 0, *swarm.x.shape[1:]), dtype=complex)
+            kernels.exponential_matrix(swarm.x, generator, none, np.ones(1))
+    swarm.z += c.sigma[:, :, k] * record[:, None]
+
+
+def instrument_order(fields: Fields, z: Array, t: float) -> int:
+    """Weak order of ``instrument``, judged at points z: 2, or 1 where the kick's coefficients change along the kick."""
+    c = fields.at(z, t)
+    hermitian = 0.5 * (c.B + c.B.conj().swapaxes(-1, -2))
+    rotation = (c.B - hermitian) / 1j
+    size = max(float(np.abs(c.B).max(initial=0.0)), 1e-300)
+    commutator = hermitian @ rotation - rotation @ hermitian
+    if np.abs(commutator).max(initial=0.0) > 1e-10 * size**2:
+        return 1
+    for k in range(c.sigma.shape[2]):
+        moved = fields.at(z + 1e-3 * c.sigma[:, :, k], t)
+        for a, b in ((moved.sigma, c.sigma), (moved.B, c.B)):
+            if np.abs(a - b).max(initial=0.0) > 1e-9 * max(float(np.abs(b).max(initial=0.0)), 1e-300):
+                return 1
+    return 2
+
+
+def mean_field(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) -> Local:
+    """Runge-Kutta step of (13)-(14): Z driven by the expectation value, the state by H(Z) alone."""
+
+    def slope(z: Array, x: Array, at: float) -> tuple[Array, Array]:
+        c = fields.at(z, at)
+        rho = np.einsum("ma,mb->mab", x, x.conj()) if x.ndim == 2 else x
+        h = -1j * np.einsum("mab,mb...->ma...", c.H, x) if len(c.H) > 1 else -1j * np.einsum("ab,mb...->ma...", c.H[0], x)
+        return c.v + _force(c, rho), h if x.ndim == 2 else h + h.conj().swapaxes(1, 2)
+
+    z, x = swarm.z, swarm.x
+    z1, x1 = slope(z, x, t)
+    z2, x2 = slope(z + 0.5 * dt * z1, x + 0.5 * dt * x1, t + 0.5 * dt)
+    z3, x3 = slope(z + 0.5 * dt * z2, x + 0.5 * dt * x2, t + 0.5 * dt)
+    z4, x4 = slope(z + dt * z3, x + dt * x3, t + dt)
+    swarm.z[...] = z + dt / 6.0 * (z1 + 2 * z2 + 2 * z3 + z4)
+    swarm.x[...] = x + dt / 6.0 * (x1 + 2 * x2 + 2 * x3 + x4)
+    return fields.at(swarm.z, t)
+
+
+def _force(c: Local, rho: Array) -> Array:
+    """``<A_i + A_i^+>`` (m, n)."""
+    means = 2.0 * np.real(np.einsum("mkab,mba->mk", np.broadcast_to(c.B, (len(rho), *c.B.shape[1:])), rho))
+    return np.einsum("mik,mk->mi", np.broadcast_to(c.sigma, (len(rho), *c.sigma.shape[1:])), means)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to step: its function, its weak order, and the largest ``rate x step`` of its default step."""
+
+    step: Callable[[Fields, Swarm, float, float, Noise], Local]
+    order: int
+    fraction: float
+
+
+METHODS = {
+    "instrument": Method(instrument, 2, 0.1),
+    "euler-maruyama": Method(euler, 1, 0.005),
+    "weak-2": Method(weak2, 2, 0.05),
+    "mean-field": Method(mean_field, 4, 0.1),
+    "linear": Method(linear, 1, 0.005),
+}
