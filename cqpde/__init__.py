@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from .model import Model
     from .operators import basis, destroy, identity, ket, projector, sigmam, sigmap, sigmax, sigmay, sigmaz, tensor
     from .solver import solve
-    from .unravel import unravel
+    from .unravelling import unravel
 
 _WHERE = {
     "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "generator": "fv.generator", "Grid": "grid",
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
-    "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver", "unravel": "unravel",
+    "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver", "unravel": "unravelling",
     **dict.fromkeys(
         ("basis", "destroy", "identity", "ket", "projector", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "tensor"), "operators"
     ),

@@ -104,7 +104,7 @@ def unravel(
     seed : int, optional
         In [0, 2^31). The same seed gives the same bits for any number of threads. Without it one is drawn and recorded.
     method : {"instrument", "euler-maruyama", "weak-2", "mean-field", "linear"}
-        See :mod:`cqpde.unravel.schemes`. ``"mean-field"`` is *not* an unravelling of the master equation.
+        See :mod:`cqpde.unravelling.schemes`. ``"mean-field"`` is *not* an unravelling of the master equation.
     dt : float, optional
         Longest step; output times are hit exactly. Default: a fraction of the fastest rate at the start (recorded).
     moments : dict of callable, optional
