@@ -7,12 +7,16 @@ density matrices, (9) for kets, normalised after every step. ``weak-2`` is the e
 ``instrument`` composes exact pieces symmetrically, :math:`T(h/2)\,Q(h/2)\,N(h)\,Q(h/2)\,T(h/2)`:
 
 - T moves Z along v (midpoint rule); Q is the exact flow of the Hamiltonian and of the unobserved decoherence at fixed Z;
-- N measures :math:`B = R + iI` for a time h: the record y is drawn from its exact law, R acts by the Gaussian Kraus operator
-  :math:`e^{Ry - R^2h}`, I by the unitary :math:`e^{i(Iy - \{R, I\}h/2)}`, and Z moves by :math:`\sigma y`. Several noises are taken in a
-  random one of the two orders. This is the paper's Appendix F at a finite step: a POVM, whatever the step.
+- N measures :math:`B = R + iI` for a time h, and Z moves by :math:`\sigma y`. For Hermitian B the record y is drawn from its exact law,
+  the mixture of the normal laws :math:`\mathcal N(2r_ah, h)` over the eigenvalues of R, and the Gaussian Kraus operator
+  :math:`e^{Ry - R^2h}` is applied: the paper's Appendix F at a finite step, a POVM whatever the step. For other B the same draw gets the
+  mean and the variance of the exact record to second order,
+  :math:`y \to (1 + h\langle i[R, I]\rangle)\,y + h^2\langle B^\dagger RB - \tfrac12\{B^\dagger B, R\}\rangle`, and
+  :math:`e^{By - (B^\dagger B + B^2)h/2}` is applied (the same thing where R and I commute). Several noises are taken in a random one
+  of the two orders.
 
-Weak order 2 where B is Hermitian (or R and I commute) and neither B nor sigma depends on the coordinates that the kick moves;
-else 1 (:func:`instrument_order` says which). ``mean-field`` is the standard semi-classical pair (13)-(14) by Runge-Kutta of order 4;
+Weak order 2 where neither B nor sigma depends on the coordinates that the kick moves, else 1 (:func:`instrument_order` says which).
+``mean-field`` is the standard semi-classical pair (13)-(14) by Runge-Kutta of order 4;
 ``linear`` the un-normalised unravelling of Appendix E by Euler-Maruyama: Z is driven by noise alone, and :math:`\mathrm{Tr}\rho` is the weight.
 """
 
@@ -22,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import expm
 
 from . import kernels
 from .fields import Fields, Local
@@ -183,10 +188,10 @@ def instrument(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) 
     middle = t + 0.5 * dt
     _stream(fields, swarm, middle, 0.5 * dt)
     c = fields.at(swarm.z, middle)
-    _local(swarm, c, 0.5 * dt)
+    _local(fields, swarm, c, 0.5 * dt)
     _kicks(swarm, c, dt, noise)
     after = fields.at(swarm.z, middle)
-    _local(swarm, after, 0.5 * dt)
+    _local(fields, swarm, after, 0.5 * dt)
     _stream(fields, swarm, middle, 0.5 * dt)
     return c
 
@@ -196,13 +201,29 @@ def _stream(fields: Fields, swarm: Swarm, t: float, h: float) -> None:
     swarm.z += h * fields.drift(half, t)
 
 
-def _local(swarm: Swarm, c: Local, h: float) -> None:
+def _local(fields: Fields, swarm: Swarm, c: Local, h: float) -> None:
+    """Exact flow of the Hamiltonian and the unobserved decoherence at fixed Z."""
+    if len(c.H) == 1 and len(c.N) == 1:
+        flow = _flow(c, h, swarm.pure)
+        flat = swarm.x.reshape(len(swarm.x), -1)
+        swarm.x[...] = np.einsum("ab,mb->ma", flow, flat).reshape(swarm.x.shape)
+        return
     scale = np.array([h])
     if swarm.pure:
         kernels.exponential_ket(swarm.x, -1j * c.H, scale)
         return
     lost = 0.5 * np.einsum("mgba,mgbc->mac", c.N.conj(), c.N)
     kernels.exponential_matrix(swarm.x, -1j * c.H - lost, c.N, scale)
+
+
+def _flow(c: Local, h: float, pure: bool) -> Array:
+    """The same flow as one matrix on kets (d, d) or on density matrices (d^2, d^2), where it is the same everywhere."""
+    if pure:
+        return np.asarray(expm(-1j * h * c.H[0]))
+    x = -1j * c.H[0] - 0.5 * np.einsum("gba,gbc->ac", c.N[0].conj(), c.N[0])
+    one = np.eye(len(x))
+    generator = np.kron(x, one) + np.kron(one, x.conj()) + sum((np.kron(n, n.conj()) for n in c.N[0]), start=0.0 * np.kron(x, x))
+    return np.asarray(expm(h * generator))
 
 
 def _kicks(swarm: Swarm, c: Local, dt: float, noise: Noise) -> None:
@@ -225,30 +246,45 @@ def _kicks(swarm: Swarm, c: Local, dt: float, noise: Noise) -> None:
 
 def _kick(swarm: Swarm, c: Local, hermitian: Array, k: int, dt: float, uniform: Array, normal: Array) -> None:
     values, vectors = np.linalg.eigh(hermitian[:, k])
-    record = np.empty(len(swarm.x))
-    kick = kernels.kick_ket if swarm.pure else kernels.kick_matrix
-    kick(swarm.x, np.ascontiguousarray(vectors), values, np.ascontiguousarray(uniform), np.ascontiguousarray(normal), dt, record)
     rotation = (c.B[:, k] - hermitian[:, k]) / 1j
     if np.any(np.abs(rotation) > 1e-14 * max(1e-300, float(np.abs(c.B).max()))):
-        both = 0.5 * (hermitian[:, k] @ rotation + rotation @ hermitian[:, k])
-        generator = np.ascontiguousarray(1j * (rotation * record[:, None, None] - both * dt))
-        if swarm.pure:
-            kernels.exponential_ket(swarm.x, generator, np.ones(1))
-        else:
-            none = np.zeros((1, 0, *swarm.x.shape[1:]), dtype=complex)
-            kernels.exponential_matrix(swarm.x, generator, none, np.ones(1))
+        record = _twisted_kick(swarm, c.B[:, k], hermitian[:, k], rotation, values, vectors, dt, uniform, normal)
+    else:
+        record = np.empty(len(swarm.x))
+        kick = kernels.kick_ket if swarm.pure else kernels.kick_matrix
+        kick(
+            swarm.x, np.ascontiguousarray(vectors), values, np.ascontiguousarray(uniform), np.ascontiguousarray(normal), dt, record
+        )
     swarm.z += c.sigma[:, :, k] * record[:, None]
+
+
+def _twisted_kick(
+    swarm: Swarm, b: Array, r: Array, i: Array, values: Array, vectors: Array, dt: float, uniform: Array, normal: Array
+) -> Array:
+    r"""Measure ``B = R + iI``: draw y for R, correct its mean and variance, apply :math:`e^{By - (B^\dagger B + B^2)dt/2}`."""
+    rho = swarm.matrices()
+    eigenbasis = vectors.conj().swapaxes(1, 2) @ rho @ vectors
+    cumulated = np.cumsum(np.maximum(np.real(np.einsum("maa->ma", eigenbasis)), 0.0), axis=1)
+    chosen = np.minimum(np.sum(uniform[:, None] * cumulated[:, -1:] >= cumulated, axis=1), values.shape[1] - 1)
+    levels = np.broadcast_to(values, cumulated.shape)
+    y = 2.0 * np.take_along_axis(levels, chosen[:, None], axis=1)[:, 0] * dt + np.sqrt(dt) * normal
+    b_dagger = b.conj().swapaxes(1, 2)
+    both = b_dagger @ b
+    mean = lambda o: np.real(np.einsum("mab,mba->m", np.broadcast_to(o, rho.shape), rho))
+    y = (1.0 + dt * mean(1j * (r @ i - i @ r))) * y + dt * dt * mean(b_dagger @ r @ b - 0.5 * (both @ r + r @ both))
+    generator = np.ascontiguousarray(b * y[:, None, None] - 0.5 * dt * (both + b @ b))
+    if swarm.pure:
+        kernels.exponential_ket(swarm.x, generator, np.ones(1))
+        swarm.x /= np.sqrt(np.sum(np.abs(swarm.x) ** 2, axis=1))[:, None]
+    else:
+        kernels.exponential_matrix(swarm.x, generator, np.zeros((1, 0, *rho.shape[1:]), dtype=complex), np.ones(1))
+        swarm.x /= np.real(np.einsum("maa->m", swarm.x))[:, None, None]
+    return y
 
 
 def instrument_order(fields: Fields, z: Array, t: float) -> int:
     """Weak order of ``instrument``, judged at points z: 2, or 1 where the kick's coefficients change along the kick."""
     c = fields.at(z, t)
-    hermitian = 0.5 * (c.B + c.B.conj().swapaxes(-1, -2))
-    rotation = (c.B - hermitian) / 1j
-    size = max(float(np.abs(c.B).max(initial=0.0)), 1e-300)
-    commutator = hermitian @ rotation - rotation @ hermitian
-    if np.abs(commutator).max(initial=0.0) > 1e-10 * size**2:
-        return 1
     for k in range(c.sigma.shape[2]):
         moved = fields.at(z + 1e-3 * c.sigma[:, :, k], t)
         for a, b in ((moved.sigma, c.sigma), (moved.B, c.B)):
