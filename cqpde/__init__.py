@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .io import load, save
     from .model import Model
     from .operators import basis, destroy, identity, ket, projector, sigmam, sigmap, sigmax, sigmay, sigmaz, tensor
+    from .report import Report, validate
     from .solver import solve
     from .unravelling import unravel
 
@@ -30,15 +31,16 @@ _WHERE = {
     "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "generator": "fv.generator", "Grid": "grid",
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
     "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver", "unravel": "unravelling",
+    "Report": "report", "validate": "report",
     **dict.fromkeys(
         ("basis", "destroy", "identity", "ket", "projector", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "tensor"), "operators"
     ),
 }  # fmt: skip
 
 __all__ = [
-    "CqpdeError", "CqpdeWarning", "Grid", "Model", "State", "basis", "correlated", "destroy", "from_array", "gaussian", "generator",
+    "CqpdeError", "CqpdeWarning", "Grid", "Model", "Report", "State", "basis", "correlated", "destroy", "from_array", "gaussian", "generator",
     "healed", "identity", "ket", "load", "models", "observables", "point", "product", "projector", "sampled", "save", "sigmam",
-    "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "tensor", "unravel",
+    "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "tensor", "unravel", "validate",
 ]  # fmt: skip
 
 

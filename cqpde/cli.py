@@ -1,6 +1,7 @@
-"""The command ``cqpde``: run a file or a shipped model, list models, describe files.
+"""The command ``cqpde``: run a file or a shipped model, validate a result, list models, describe files.
 
-Exit codes: 0 done; 2 the input was refused; 3 the run was stopped because its result would not have been valid.
+Exit codes: 0 done; 2 the input was refused; 3 the run was stopped because its result would not have been valid; 4 and 5 are the verdicts
+``disagree`` and ``inconclusive`` of ``validate``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,20 @@ def _parser() -> argparse.ArgumentParser:
         description="Solve a model and write netCDF.", epilog="example: cqpde run linear_diosi -p sigma=0.8 -o diosi.nc",
     )  # fmt: skip
     run.add_argument("what", metavar="FILE.toml|MODEL", help="a configuration file, or a name out of 'cqpde models'")
+    validate = commands.add_parser(
+        "validate", help="compare a solution with trajectories",
+        description="Compare a solution with an ensemble of trajectories of the same model. Exit code: 0 agree, 4 disagree, 5 inconclusive.",
+        epilog="example: cqpde validate diosi.nc --trajectories 50000 -o report.nc",
+    )  # fmt: skip
+    validate.add_argument("file", metavar="FILE.nc", help="a file that 'cqpde run' wrote with full fields")
+    validate.add_argument("--ensemble", metavar="ENS.nc", help="compare with this ensemble instead of making one")
+    validate.add_argument("--trajectories", type=int, default=50_000, help="size of the ensemble (default %(default)s)")
+    validate.add_argument("--seed", type=int, default=1, help="seed of the ensemble (default %(default)s)")
+    validate.add_argument("--method", default="instrument", help="instrument, euler-maruyama or weak-2 (default %(default)s)")
+    validate.add_argument("--dt", type=float, help="longest step of the trajectories")
+    validate.add_argument("--level", type=float, default=0.01, help="p-value below which to disagree (default %(default)s)")
+    validate.add_argument("-o", "--output", metavar="REPORT.nc", help="netCDF file for the table")
+    validate.add_argument("-q", "--quiet", action="store_true", help="print nothing but the verdict")
     run.add_argument("-o", "--output", metavar="FILE.nc", help="netCDF file to write (default: the name with .nc)")
     run.add_argument(
         "-p",
@@ -64,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     from .errors import CqpdeError, SolverError
 
     try:
-        return {"run": _run, "models": _models, "info": _info}[arguments.command](arguments)
+        return {"run": _run, "validate": _validate, "models": _models, "info": _info}[arguments.command](arguments)
     except SolverError as error:
         print(f"cqpde: stopped: {error}", file=sys.stderr)
         return 3
@@ -147,6 +162,45 @@ def _run(arguments: argparse.Namespace) -> int:
         print(_moments(solution, setup))
         print(f"{'written':>20}  {output}")
     return 0
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from . import config, io
+    from .dataset import grid_of
+    from .errors import FileError, OptionError
+    from .report import validate
+    from .solver import solve
+    from .unravelling import unravel
+
+    if arguments.output:
+        io.check_writable(arguments.output)
+    solution = io.load(arguments.file)
+    if "rho" not in solution or not solution.attrs.get("cqpde_config"):
+        raise FileError(arguments.file, "must hold full fields and the configuration", "neither or one", "Write it with 'cqpde run'")
+    problem = config.parse_text(str(solution.attrs["cqpde_config"]), arguments.file)
+    rho0, grid = problem.rho0, grid_of(solution)
+    times = solution[str(solution["rho"].dims[0])].values
+    span = [float(solution.t[0]), float(times[-1])]
+    if span[1] <= span[0]:
+        raise OptionError("FILE.nc", "must hold a field after the start", f"t = {span[1]:g}", "Keep the last frame")
+    options = {"tol": float(solution.attrs["tol"])}
+    if solution.attrs["transport"] in ("upwind", "linear"):
+        options["transport"] = solution.attrs["transport"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the coarse solution serves the estimate of the grid error alone
+        coarse = solve(problem.model, rho0.on(grid.coarsened()), span, grid_error=False, progress=False, **options)
+    if arguments.ensemble:
+        ensemble = io.load(arguments.ensemble)
+    else:
+        ensemble = unravel(
+            problem.model, rho0.on(grid), span, trajectories=arguments.trajectories, seed=arguments.seed, method=arguments.method,
+            dt=arguments.dt, bias=True, progress=False if arguments.quiet else None,
+        )  # fmt: skip
+    report = validate(solution, ensemble, coarse=coarse, level=arguments.level)
+    print(f"{report.verdict}, p = {report.p_value:.3g}" if arguments.quiet else str(report))
+    if arguments.output:
+        io.save(report.dataset, arguments.output)
+    return {"agree": 0, "disagree": 4, "inconclusive": 5}[report.verdict]
 
 
 def _moments(solution: xr.Dataset, setup: Setup) -> str:

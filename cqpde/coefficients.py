@@ -213,6 +213,11 @@ class Coefficient:
                 degree = max(degree, sympy.Poly(expression, *symbols).total_degree() if polynomial else float("inf"))
         return degree
 
+    def vanishes(self, at: tuple[int, ...]) -> bool:
+        """Whether an entry is zero by how it was given."""
+        given = self._whole is not None or at in self._symbolic or any(at[: len(k)] == k for k in self._functions)
+        return not given and self._constants[at] == 0
+
     # -- evaluating ----------------------------------------------------------------------------------------------------
     def entries(self, z: Mesh, t: float) -> Array:
         """Evaluate every entry on the open mesh ``z`` at time ``t``.

@@ -83,6 +83,8 @@ class Fields:
         self.uniform_noise = rest == 0
         self.affine = rest == 0 and max(c["D1C"].degree, c["H"].degree) <= 1
         self.form = "affine" if self.affine else "NumPy"
+        #: Whether a kick changes the coefficients of the kick (set by the run).
+        self.moving = False
         self._cache: dict[float, tuple[Local, Array, Array]] = {}
 
     def at(self, z: Array, t: float) -> Local:
@@ -164,7 +166,7 @@ def _local(model: Model, fields: Canonical, z: Array, noise: Local | None) -> Lo
             f"{defect.max():.4g} outside the range of D2 at {_place(model, z, at[0])}",
             f"Give {model.coordinates[at[1]]} some noise there; without it there are no trajectories",
         )
-    kept = np.flatnonzero(np.any(sigma != 0, axis=(0, 1)))
+    kept = [j for j in range(n) if not model.D2.vanishes((j, j))]
     sigma, b = np.ascontiguousarray(sigma[:, :, kept]), np.ascontiguousarray(b[:, kept])
     jumps = _unobserved(model, fields, b, z)
     damping = 0.5 * (np.einsum("mkba,mkbc->mac", b.conj(), b) + np.einsum("mgba,mgbc->mac", jumps.conj(), jumps))

@@ -235,6 +235,17 @@ def exponential_ket(psi, x, scale):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def exponential_columns(m, x):  # type: ignore[no-untyped-def]
+    """``m[l] <- exp(x[l]) m[l]`` for matrices m (points, d, d), column by column as :func:`exponential_ket`."""
+    d = m.shape[1]
+    one = np.ones(1)
+    for c in range(d):
+        column = m[:, :, c].copy()
+        exponential_ket(column, x, one)
+        m[:, :, c] = column
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def exponential_matrix(rho, x, jumps, scale):  # type: ignore[no-untyped-def]
     """``rho <- exp(scale[l] L) rho``, ``L rho = x rho + rho x^+ + sum N rho N^+``, by Taylor series to round-off."""
     m, d = rho.shape[0], rho.shape[1]

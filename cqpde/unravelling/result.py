@@ -11,7 +11,8 @@ import numpy as np
 from .. import dataset
 from ..errors import OptionError
 from ..model import Model
-from .run import CHUNK, COARSE, Part, Plan, path_times, weak_order
+from .run import CHUNK, COARSE, Part, Plan, path_times
+from .schemes import METHODS
 from .statistics import Snapshot, Sums, component_labels, from_components, monomial_labels
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def build(plan: Plan, parts: list[Part], seconds: float) -> xr.Dataset:
         "model_description": plan.model.description,
         "fingerprint": fingerprint(plan.model, plan),
         "method": plan.method,
-        "weak_order": weak_order(plan),
+        "weak_order": METHODS[plan.method].order,
         "quantum_state": "ket" if plan.pure else "matrix",
         "pure_start_saturated": int(plan.pure),
         "coefficients": plan.fields.form,

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..coefficients import Point
-from ..errors import CqpdeError, OptionError, SolverError, did_you_mean
+from ..errors import OptionError, SolverError, did_you_mean
 from ..initial import State, check_state
 from ..model import Model
 from ..sampling import Sampler, sampler_of
 from .ends import Ends
 from .fields import Fields
-from .schemes import METHODS, Noise, Swarm, instrument_order
+from .schemes import METHODS, Noise, Swarm, kick_moves_itself
 from .statistics import Functions, Snapshot, components, snapshot
 
 if TYPE_CHECKING:
@@ -192,7 +192,10 @@ def prepare(
     for at in probes:
         model.check(rho0.grid, float(at), check)
     fields, sampler = Fields(model), sampler_of(rho0)
-    z = sampler(np.random.default_rng(0), 256)[0]
+    rng = np.random.default_rng(0)
+    z = sampler(rng, 256)[0]
+    cells = np.stack([rng.choice(a.centers, 256) for a in rho0.grid.axes], axis=1)
+    fields.moving = any(kick_moves_itself(fields, np.concatenate([z, cells]), float(at)) for at in probes)
     pure = _representation(fields, rho0, z, probes, method, state)
     step = float(dt) if dt is not None else METHODS[method].fraction / max(_rate(fields, z, times), 1e-3)
     factor = COARSE if bias else 1
@@ -412,14 +415,3 @@ def path_times(plan: Plan) -> Array:
     for before, after, steps in zip(plan.times[:-1], plan.times[1:], plan.steps, strict=True):
         out += [float(before) + (k + 1) * float(after - before) / steps for k in range(steps)]
     return np.array(out[:: plan.store])
-
-
-def weak_order(plan: Plan) -> int:
-    """Weak order of the plan's method for its model."""
-    if plan.method != "instrument":
-        return METHODS[plan.method].order
-    z = plan.sampler(np.random.default_rng(0), 64)[0]
-    try:
-        return instrument_order(plan.fields, z, float(plan.times[0]))
-    except CqpdeError:
-        return 1

@@ -11,11 +11,12 @@ density matrices, (9) for kets, normalised after every step. ``weak-2`` is the e
   the mixture of the normal laws :math:`\mathcal N(2r_ah, h)` over the eigenvalues of R, and the Gaussian Kraus operator
   :math:`e^{Ry - R^2h}` is applied: the paper's Appendix F at a finite step, a POVM whatever the step. For other B the same draw gets the
   mean and the variance of the exact record to second order,
-  :math:`y \to (1 + h\langle i[R, I]\rangle)\,y + h^2\langle B^\dagger RB - \tfrac12\{B^\dagger B, R\}\rangle`, and
-  :math:`e^{By - (B^\dagger B + B^2)h/2}` is applied (the same thing where R and I commute). Several noises are taken in a random one
-  of the two orders.
+  :math:`y \to (1 + h\langle i[R, I] + R'\rangle)\,y + h^2\langle B^\dagger RB - \tfrac12\{B^\dagger B, R\} + B^\dagger R' + R'B + \tfrac12R''\rangle`
+  (primes: derivatives along :math:`\sigma`), and :math:`e^{By - (B^\dagger B + B^2)h/2}` is applied, or, where B or :math:`\sigma` change
+  along the kick, a step of weak order 2 of the linear equations driven by that y. Several noises are taken in a random one of the two
+  orders.
 
-Weak order 2 where neither B nor sigma depends on the coordinates that the kick moves, else 1 (:func:`instrument_order` says which).
+Weak order 2. Quantum states stay positive, and pure ones pure, in every case.
 ``mean-field`` is the standard semi-classical pair (13)-(14) by Runge-Kutta of order 4;
 ``linear`` the un-normalised unravelling of Appendix E by Euler-Maruyama: Z is driven by noise alone, and :math:`\mathrm{Tr}\rho` is the weight.
 """
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 
 import numpy as np
 from scipy.linalg import expm
@@ -189,7 +191,7 @@ def instrument(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) 
     _stream(fields, swarm, middle, 0.5 * dt)
     c = fields.at(swarm.z, middle)
     _local(fields, swarm, c, 0.5 * dt)
-    _kicks(swarm, c, dt, noise)
+    _kicks(fields, swarm, c, middle, dt, noise)
     after = fields.at(swarm.z, middle)
     _local(fields, swarm, after, 0.5 * dt)
     _stream(fields, swarm, middle, 0.5 * dt)
@@ -226,71 +228,127 @@ def _flow(c: Local, h: float, pure: bool) -> Array:
     return np.asarray(expm(h * generator))
 
 
-def _kicks(swarm: Swarm, c: Local, dt: float, noise: Noise) -> None:
+def _kicks(fields: Fields, swarm: Swarm, c: Local, t: float, dt: float, noise: Noise) -> None:
+    """All kicks in a random one of the two orders."""
     k_count = c.sigma.shape[2]
     normal, uniform = _rows(noise.normals(k_count), swarm), _rows(noise.uniforms(k_count + 1), swarm)
-    hermitian = 0.5 * (c.B + c.B.conj().swapaxes(-1, -2))
     if k_count == 1:
-        _kick(swarm, c, hermitian, 0, dt, uniform[:, 0], normal[:, 0])
+        _kick(fields, swarm, c, 0, t, dt, uniform[:, 0], normal[:, 0])
         return
     backwards = uniform[:, k_count] < 0.5
-    parts = [(np.flatnonzero(~backwards), range(k_count)), (np.flatnonzero(backwards), range(k_count - 1, -1, -1))]
-    for chosen, order in parts:
+    for chosen, order in ((~backwards, range(k_count)), (backwards, range(k_count - 1, -1, -1))):
         part = swarm.keep(chosen)
+        if len(part.z) == 0:
+            continue
         pick = lambda a, chosen=chosen: a[chosen] if len(a) > 1 else a
-        coefficients = Local(pick(c.v), pick(c.H), pick(c.sigma), pick(c.B), pick(c.N), pick(c.damping))
-        for k in order:
-            _kick(part, coefficients, pick(hermitian), k, dt, uniform[chosen, k], normal[chosen, k])
+        local = Local(*[pick(getattr(c, f.name)) for f in dataclass_fields(c)])
+        for j, k in enumerate(order):
+            if fields.moving and j:
+                local = fields.at(part.z, t)
+            _kick(fields, part, local, k, t, dt, uniform[chosen, k], normal[chosen, k])
         swarm.z[chosen], swarm.x[chosen] = part.z, part.x
 
 
-def _kick(swarm: Swarm, c: Local, hermitian: Array, k: int, dt: float, uniform: Array, normal: Array) -> None:
-    values, vectors = np.linalg.eigh(hermitian[:, k])
-    rotation = (c.B[:, k] - hermitian[:, k]) / 1j
-    if np.any(np.abs(rotation) > 1e-14 * max(1e-300, float(np.abs(c.B).max()))):
-        record = _twisted_kick(swarm, c.B[:, k], hermitian[:, k], rotation, values, vectors, dt, uniform, normal)
+def _kick(fields: Fields, swarm: Swarm, c: Local, k: int, t: float, dt: float, uniform: Array, normal: Array) -> None:
+    b = c.B[:, k]
+    r = 0.5 * (b + b.conj().swapaxes(-1, -2))
+    i = (b - r) / 1j
+    if fields.moving:
+        _moving_kick(fields, swarm, c, k, t, dt, uniform, normal)
+        return
+    if np.any(np.abs(i) > 1e-14 * max(1e-300, float(np.abs(b).max()))):
+        record = _twisted_kick(swarm, b, r, i, dt, uniform, normal)
     else:
+        values, vectors = np.linalg.eigh(r)
         record = np.empty(len(swarm.x))
         kick = kernels.kick_ket if swarm.pure else kernels.kick_matrix
-        kick(
-            swarm.x, np.ascontiguousarray(vectors), values, np.ascontiguousarray(uniform), np.ascontiguousarray(normal), dt, record
-        )
+        whole = np.ascontiguousarray
+        kick(swarm.x, whole(vectors), values, whole(uniform), whole(normal), dt, record)
     swarm.z += c.sigma[:, :, k] * record[:, None]
 
 
-def _twisted_kick(
-    swarm: Swarm, b: Array, r: Array, i: Array, values: Array, vectors: Array, dt: float, uniform: Array, normal: Array
-) -> Array:
-    r"""Measure ``B = R + iI``: draw y for R, correct its mean and variance, apply :math:`e^{By - (B^\dagger B + B^2)dt/2}`."""
-    rho = swarm.matrices()
+def _record(rho: Array, r: Array, dt: float, uniform: Array, normal: Array) -> Array:
+    """Draw the record of measuring R for a time dt: an eigenvalue with its population, then a Gaussian."""
+    values, vectors = np.linalg.eigh(r)
     eigenbasis = vectors.conj().swapaxes(1, 2) @ rho @ vectors
     cumulated = np.cumsum(np.maximum(np.real(np.einsum("maa->ma", eigenbasis)), 0.0), axis=1)
     chosen = np.minimum(np.sum(uniform[:, None] * cumulated[:, -1:] >= cumulated, axis=1), values.shape[1] - 1)
-    levels = np.broadcast_to(values, cumulated.shape)
-    y = 2.0 * np.take_along_axis(levels, chosen[:, None], axis=1)[:, 0] * dt + np.sqrt(dt) * normal
+    levels = np.take_along_axis(np.broadcast_to(values, cumulated.shape), chosen[:, None], axis=1)[:, 0]
+    return np.asarray(2.0 * levels * dt + np.sqrt(dt) * normal)
+
+
+def _corrected(y: Array, rho: Array, b: Array, r: Array, i: Array, first: Array | float, second: Array | float, dt: float) -> Array:
+    """Give a record drawn for R alone the mean and variance of that of ``B = R + iI``, whose R changes along the kick.
+
+    ``first`` and ``second`` are the first and second derivative of R along sigma.
+    """
     b_dagger = b.conj().swapaxes(1, 2)
     both = b_dagger @ b
     mean = lambda o: np.real(np.einsum("mab,mba->m", np.broadcast_to(o, rho.shape), rho))
-    y = (1.0 + dt * mean(1j * (r @ i - i @ r))) * y + dt * dt * mean(b_dagger @ r @ b - 0.5 * (both @ r + r @ both))
-    generator = np.ascontiguousarray(b * y[:, None, None] - 0.5 * dt * (both + b @ b))
+    slope = b_dagger @ r @ b - 0.5 * (both @ r + r @ both)
+    if not np.isscalar(first):
+        slope = slope + b_dagger @ first + first @ b + 0.5 * second
+    return np.asarray((1.0 + dt * mean(1j * (r @ i - i @ r) + first)) * y + dt * dt * mean(slope))
+
+
+def _apply(swarm: Swarm, m: Array) -> None:
+    """``rho <- m rho m^+``, normalised."""
     if swarm.pure:
-        kernels.exponential_ket(swarm.x, generator, np.ones(1))
-        swarm.x /= np.sqrt(np.sum(np.abs(swarm.x) ** 2, axis=1))[:, None]
+        x = np.einsum("mab,mb->ma", m, swarm.x)
+        swarm.x[...] = x / np.sqrt(np.sum(np.abs(x) ** 2, axis=1))[:, None]
     else:
-        kernels.exponential_matrix(swarm.x, generator, np.zeros((1, 0, *rho.shape[1:]), dtype=complex), np.ones(1))
-        swarm.x /= np.real(np.einsum("maa->m", swarm.x))[:, None, None]
+        x = m @ swarm.x @ m.conj().swapaxes(1, 2)
+        swarm.x[...] = x / np.real(np.einsum("maa->m", x))[:, None, None]
+
+
+def _twisted_kick(swarm: Swarm, b: Array, r: Array, i: Array, dt: float, uniform: Array, normal: Array) -> Array:
+    r"""Measure ``B = R + iI``: draw y for R, correct its mean and variance, apply :math:`e^{By - (B^\dagger B + B^2)dt/2}`."""
+    rho = swarm.matrices()
+    y = _corrected(_record(rho, r, dt, uniform, normal), rho, b, r, i, 0.0, 0.0, dt)
+    generator = b * y[:, None, None] - 0.5 * dt * (b.conj().swapaxes(1, 2) @ b + b @ b)
+    m = np.array(np.broadcast_to(np.eye(rho.shape[1], dtype=complex), rho.shape))
+    kernels.exponential_columns(m, generator)
+    _apply(swarm, m)
     return y
 
 
-def instrument_order(fields: Fields, z: Array, t: float) -> int:
-    """Weak order of ``instrument``, judged at points z: 2, or 1 where the kick's coefficients change along the kick."""
+def _moving_kick(
+    fields: Fields, swarm: Swarm, c: Local, k: int, t: float, dt: float, uniform: Array, normal: Array
+) -> None:
+    r"""Measure B(Z) while the kick moves Z: the linear equations :math:`dZ = \sigma dY, dM = -\tfrac12B^\dagger BM dt + BM dY` by a step of
+    weak order 2 from M = 1, for a record drawn with the right mean and variance.
+    """
+    root, b, sigma = np.sqrt(dt), c.B[:, k], c.sigma[:, :, k]
+    up, down = fields.at(swarm.z + root * sigma, t), fields.at(swarm.z - root * sigma, t)
+    hermitian = lambda o: 0.5 * (o + o.conj().swapaxes(1, 2))
+    r, plus, minus = hermitian(b), hermitian(up.B[:, k]), hermitian(down.B[:, k])
+    rho = swarm.matrices()
+    y = _record(rho, r, dt, uniform, normal)
+    y = _corrected(y, rho, b, r, (b - r) / 1j, (plus - minus) / (2.0 * root), (plus + minus - 2.0 * r) / dt, dt)
+    lift = lambda a: a[:, None, None]
+    slope = lambda o: -0.5 * o.conj().swapaxes(1, 2) @ o
+    one = np.eye(rho.shape[1])
+    end = fields.at(swarm.z + sigma * y[:, None], t).B[:, k]
+    b_plus, b_minus = up.B[:, k] @ (one + slope(b) * dt + b * root), down.B[:, k] @ (one + slope(b) * dt - b * root)
+    square = 0.25 * (y * y - dt) / root
+    m = one + 0.5 * dt * (slope(b) + slope(end) @ (one + slope(b) * dt + b * lift(y)))
+    m = m + lift(0.25 * y) * (b_plus + b_minus + 2.0 * b) + lift(square) * (b_plus - b_minus)
+    s_plus, s_minus = up.sigma[:, :, k], down.sigma[:, :, k]
+    swarm.z += 0.25 * y[:, None] * (s_plus + s_minus + 2.0 * sigma) + square[:, None] * (s_plus - s_minus)
+    _apply(swarm, m)
+
+
+def kick_moves_itself(fields: Fields, z: Array, t: float) -> bool:
+    """Whether sigma or B change along the columns of sigma, judged at points z."""
+    if fields.uniform_noise:
+        return False
     c = fields.at(z, t)
     for k in range(c.sigma.shape[2]):
         moved = fields.at(z + 1e-3 * c.sigma[:, :, k], t)
         for a, b in ((moved.sigma, c.sigma), (moved.B, c.B)):
             if np.abs(a - b).max(initial=0.0) > 1e-9 * max(float(np.abs(b).max(initial=0.0)), 1e-300):
-                return 1
-    return 2
+                return True
+    return False
 
 
 def mean_field(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) -> Local:
@@ -308,7 +366,8 @@ def mean_field(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) 
     z3, x3 = slope(z + 0.5 * dt * z2, x + 0.5 * dt * x2, t + 0.5 * dt)
     z4, x4 = slope(z + dt * z3, x + dt * x3, t + dt)
     swarm.z[...] = z + dt / 6.0 * (z1 + 2 * z2 + 2 * z3 + z4)
-    swarm.x[...] = x + dt / 6.0 * (x1 + 2 * x2 + 2 * x3 + x4)
+    x = x + dt / 6.0 * (x1 + 2 * x2 + 2 * x3 + x4)
+    swarm.x[...] = x / np.sqrt(np.sum(np.abs(x) ** 2, axis=1))[:, None] if swarm.pure else x
     return fields.at(swarm.z, t)
 
 

@@ -1,0 +1,297 @@
+r"""``cqpde.validate``: does an ensemble of trajectories agree with a solution on the grid?
+
+Two kinds of test at one time (or several), joined by Bonferroni's bound:
+
+- **Moments.** All :math:`E[z^k\,\rho_c]` up to second order times a complete set of operators, as one vector y. They are strongly
+  correlated (a sum of squared z-scores is wrong by a factor of tens in its false alarms), so Hotelling's statistic with the full
+  covariance S is used,
+
+  .. math:: T^2 = N(\bar y - \mu)^T S^+ (\bar y - \mu), \qquad \frac{N - r}{r(N - 1)}\,T^2 \sim F(r, N - r),
+
+  with r the rank of S: directions that do not fluctuate (the trace is 1 in every trajectory) are compared to the numerical error.
+- **Histograms** of each coordinate: Pearson's :math:`\chi^2` against the probabilities of the cells, neighbours joined until enough is
+  expected in each.
+
+Numerical errors are not noise: the grid error e (by Richardson from a second solution on fewer cells, or a bound) and the bias b of the
+time step (from the ensemble's coarse twin) shift the statistics, which then follow the non-central laws with
+:math:`\lambda = N(|e|_S + |b|_S)^2`. Verdicts: ``disagree`` if the difference is significant even with that shift; ``agree`` if it is not
+significant and no error exceeds 0.2 standard errors; else ``inconclusive``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .dataset import grid_of
+from .errors import OptionError
+from .grid import Axis, Grid
+from .unravelling.statistics import Sums, components, features, monomials
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Array = np.ndarray
+
+#: Correlation eigenvalues below this count as no fluctuation.
+RANK = 1e-9
+
+#: Errors above this many standard errors make an agreement inconclusive.
+SHARE = 0.2
+
+#: Least expected number of trajectories in a bin, and the largest number of bins.
+LEAST, BINS = 10.0, 40
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An ensemble at one time: size, mean and covariance of the features, visits per cell and axis, bias of the step."""
+
+    count: int
+    mean: Array
+    covariance: Array
+    visits: list[Array] | None
+    grid: Grid
+    bias: Array | None = None
+    bias_error: Array | None = None
+
+
+@dataclass(frozen=True)
+class Test:
+    """One test: its name, statistic, degrees of freedom, p-value, and p-value with the numerical errors allowed for."""
+
+    __test__ = False
+    name: str
+    statistic: float
+    freedom: int
+    p: float
+    p_shifted: float
+
+
+@dataclass
+class Moments:
+    """The comparison of the features at one time; all arrays (k,)."""
+
+    t: float
+    grid: Array
+    grid_error: Array
+    ensemble: Array
+    standard_error: Array
+    bias: Array
+    tests: list[Test] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def z(self) -> Array:
+        """z-scores; NaN where nothing fluctuates."""
+        floor = 1e-12 * max(1.0, float(np.abs(self.ensemble).max()))
+        return np.where(self.standard_error > floor, (self.ensemble - self.grid) / np.maximum(self.standard_error, floor), np.nan)
+
+    @property
+    def error_share(self) -> Array:
+        """Numerical error in standard errors (NaN: the grid error is not known); zero where nothing fluctuates."""
+        total = np.abs(self.grid_error) + np.nan_to_num(np.abs(self.bias))
+        return np.where(np.isnan(self.z), 0.0, total / np.where(np.isnan(self.z), 1.0, self.standard_error))
+
+
+# -- the solution's side -------------------------------------------------------------------------------------------------
+def grid_features(ds: xr.Dataset, t: float) -> Array:
+    """Moments of a solution at time t in the order of the features, (monomials * d^2,)."""
+    grid = grid_of(ds)
+    rho = _frame(ds, t)
+    x = components(np.moveaxis(rho, (0, 1), (-2, -1)).reshape(-1, *rho.shape[:2]))
+    z = np.stack([np.broadcast_to(c, grid.shape).reshape(-1) for c in grid.mesh().values()], axis=1)
+    powers = np.stack([np.prod(z[:, list(k)], axis=1) for k in monomials(grid.names)], axis=1)
+    return np.asarray((powers.T @ x).reshape(-1) * grid.cell_volume)
+
+
+def _frame(ds: xr.Dataset, t: float) -> Array:
+    variable = ds["rho"]
+    name = str(variable.dims[0])
+    match = np.flatnonzero(np.isclose(ds[name].values, t, rtol=1e-12, atol=1e-12))
+    return np.asarray(variable.values[match[0]])
+
+
+def cell_probabilities(ds: xr.Dataset, t: float, axis: int) -> Array:
+    """Probability of each cell along an axis, from the values at the centres (sixth-order quadrature)."""
+    grid = grid_of(ds)
+    density = np.real(np.einsum("aa...->...", _frame(ds, t)))
+    others = tuple(i for i in range(grid.ndim) if i != axis)
+    f = density.sum(axis=others) * grid.cell_volume
+    pad = np.pad(f, 2, mode="wrap" if grid.axes[axis].periodic else "constant")
+    second = pad[3:-1] - 2 * pad[2:-2] + pad[1:-3]
+    fourth = pad[4:] - 4 * pad[3:-1] + 6 * pad[2:-2] - 4 * pad[1:-3] + pad[:-4]
+    return np.asarray(f + second / 24.0 - 17.0 / 5760.0 * fourth)
+
+
+def _at_edges(probability: Array, axis: Axis, other: Axis) -> Array:
+    """Move probabilities of the cells of one axis to the cells of another (monotone interpolation of the distribution function)."""
+    if axis == other:
+        return probability
+    from scipy.interpolate import PchipInterpolator
+
+    cumulated = PchipInterpolator(axis.interfaces, np.concatenate([[0.0], np.cumsum(np.maximum(probability, 0.0))]))
+    return np.diff(cumulated(np.clip(other.interfaces, axis.lower, axis.upper)))
+
+
+def _grid_error(sol: xr.Dataset, coarse: xr.Dataset | None, t: float, exact: Array) -> tuple[Array, Array]:
+    """Signed error of the moments by Richardson (zero without a coarse solution), and the size of what is only bounded."""
+    grid = grid_of(sol)
+    index = int(np.flatnonzero(np.isclose(sol["t"].values, t))[0])
+    density = np.real(np.einsum("aa...->...", _frame(sol, t)))
+    z = grid.mesh()
+    spread = [
+        float(np.sqrt(np.sum(density * np.prod([z[grid.names[i]] ** 2 for i in k] or [np.ones(1)], axis=0)) * grid.cell_volume))
+        if len(k) < 2
+        else float(np.sqrt(max(np.sum(density * (z[grid.names[k[0]]] * z[grid.names[k[1]]]) ** 2) * grid.cell_volume, 0.0)))
+        for k in monomials(grid.names)
+    ]
+    scale = np.repeat(spread, sol.sizes["row"] ** 2)
+    bound = float(sol["time_error"].values[index]) if "time_error" in sol else 0.0
+    if coarse is None:
+        estimate = float(sol["grid_error"].values[index]) if "grid_error" in sol else np.nan
+        return np.zeros_like(exact), scale * (bound + estimate)
+    ratio = float(np.mean(grid_of(coarse).spacings / grid.spacings))
+    order = 1 if sol.attrs.get("transport") == "upwind" else 2
+    return (exact - grid_features(coarse, t)) / (ratio**order - 1.0), scale * bound
+
+
+# -- the ensemble's side -------------------------------------------------------------------------------------------------
+def sample_of(ens: Any, sol: xr.Dataset, t: float) -> Sample | str:
+    """The ensemble at time t; a text says why it is no ensemble (a trajectory that is not finite)."""
+    if not hasattr(ens, "attrs"):
+        return _from_arrays(ens, sol, t)
+    if ens.attrs.get("kind") != "ensemble":
+        raise OptionError("ens", "must be an ensemble of cqpde.unravel, or arrays", ens.attrs.get("kind", "another Dataset"), "")
+    if not ens.attrs["trajectories"] > 1:
+        raise OptionError("ens", "needs more than one trajectory", ens.attrs["trajectories"], "")
+    at = ens.isel(t=int(np.flatnonzero(np.isclose(ens["t"].values, t, rtol=1e-12, atol=1e-12))[0]))
+    grid, count = grid_of(ens), int(ens.attrs["trajectories"])
+    k = at["moments"].size
+    mean = at["moments"].values.reshape(k)
+    if not np.all(np.isfinite(mean)):
+        return "the ensemble's moments are not finite"
+    visits = None if ens.attrs["method"] == "linear" else [at[f"visits_{name}"].values for name in grid.names]
+    bias = error = None
+    if "bias" in ens:
+        share = float(int(ens.attrs["coarse_factor"]) ** int(ens.attrs["weak_order"]) - 1)
+        bias = at["bias"].values.reshape(k) / share
+        error = at["bias_std"].values.reshape(k) / share / np.sqrt(count)
+    return Sample(count, mean, at["covariance"].values.reshape(k, k), visits, grid, bias, error)
+
+
+def _from_arrays(arrays: Any, sol: xr.Dataset, t: float) -> Sample | str:
+    """Read a user's own trajectories (format: :func:`validate`)."""
+    grid, d = grid_of(sol), sol.sizes["row"]
+    if not isinstance(arrays, Mapping) or not {"t", "z"} <= set(arrays) or ("rho" in arrays) == ("psi" in arrays):
+        keys = sorted(arrays) if isinstance(arrays, Mapping) else type(arrays).__name__
+        raise OptionError("ens", "arrays come as a dict of t, z and one of rho, psi", keys, "See the docstring of cqpde.validate")
+    times = np.atleast_1d(np.asarray(arrays["t"], dtype=float))
+    z = arrays["z"]
+    z = np.stack([np.asarray(z[name], dtype=float) for name in grid.names], axis=-1) if isinstance(z, Mapping) else np.asarray(z, dtype=float)
+    state = np.asarray(arrays["rho"] if "rho" in arrays else arrays["psi"], dtype=complex)
+    tail = (d, d) if "rho" in arrays else (d,)
+    if z.ndim != 3 or z.shape[1:] != (len(times), grid.ndim) or state.shape != (*z.shape[:2], *tail):
+        raise OptionError(
+            "ens", f"z must be (trajectories, {len(times)}, {grid.ndim}) and the state (trajectories, {len(times)}, {', '.join(map(str, tail))})",
+            f"{z.shape} and {state.shape}", "One row per trajectory",
+        )  # fmt: skip
+    index = int(np.flatnonzero(np.isclose(times, t, rtol=1e-12, atol=1e-12))[0])
+    z, state = z[:, index], state[:, index]
+    rho = state if "rho" in arrays else np.einsum("ma,mb->mab", state, state.conj())
+    bad = ~(np.isfinite(z).all(axis=1) & np.isfinite(rho).all(axis=(1, 2)))
+    if bad.any():
+        return f"{int(bad.sum())} of {len(bad)} trajectories are not finite"
+    rows = features(grid.names, z, rho)
+    sums = Sums.of(np.ascontiguousarray(rows), True)
+    visits = [np.histogram(z[:, i], bins=a.interfaces)[0].astype(float) for i, a in enumerate(grid.axes)]
+    return Sample(len(z), sums.mean, sums.deviations / max(len(z) - 1, 1), visits, grid)
+
+
+# -- the tests -----------------------------------------------------------------------------------------------------------
+def hotelling(difference: Array, covariance: Array, count: int, signed: Array, bound: Array) -> tuple[Test, str]:
+    """Hotelling's test of ``difference`` with rank-revealed covariance; also what is wrong where nothing fluctuates ("": nothing)."""
+    from scipy.stats import f, ncf
+
+    deviation = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    size = np.maximum(deviation, max(1e-8 * float(deviation.max()), 1e-12))
+    values, modes = np.linalg.eigh(covariance / np.multiply.outer(size, size))
+    kept = values > RANK * values.max()
+    r = int(kept.sum())
+    if count <= 2 * r + 2:
+        raise OptionError("ens", f"needs more than {2 * r + 2} trajectories for {r} independent moments", count, "Use more")
+    white = modes[:, kept] / np.sqrt(values[kept])
+    length = lambda e, s=white: float(np.sqrt(count * np.sum((s.T @ (e / size)) ** 2)))
+    statistic = length(difference) ** 2
+    shift = length(signed) + float(np.sqrt(count * np.sum((np.abs(white).T @ (bound / size)) ** 2)))
+    factor = (count - r) / (r * (count - 1.0))
+    p = float(f.sf(factor * statistic, r, count - r))
+    shifted = float(ncf.sf(factor * statistic, r, count - r, shift**2)) if shift > 1e-6 else p
+    null = modes[:, ~kept]
+    fault = ""
+    if null.size:
+        defect = np.abs(null.T @ (difference / size))
+        allowed = np.abs(null).T @ ((bound + np.abs(signed) + 1e-10) / size) + 6.0 * np.sqrt(RANK * values.max() / count)
+        worst = int(np.argmax(defect - allowed))
+        if defect[worst] > allowed[worst]:
+            fault = f"a combination of moments that is the same in every trajectory differs by {defect[worst]:.3g} of a standard deviation"
+    return Test("moments (Hotelling T^2)", statistic, r, p, max(p, shifted) if np.isfinite(shifted) else p), fault
+
+
+def pearson(name: str, visits: Array, probability: Array, error: Array, count: int) -> Test | None:
+    """Chi-square of one histogram; None if fewer than two bins can be filled."""
+    from scipy.stats import chi2, ncx2
+
+    expected = np.concatenate([probability, [max(1.0 - probability.sum(), 0.0)]]) * count
+    seen = np.concatenate([visits, [count - visits.sum()]])
+    wrong = np.concatenate([error, [-error.sum()]]) * count
+    need = max(LEAST, count / BINS)
+    bins: list[list[float]] = [[0.0, 0.0, 0.0]]
+    for triple in zip(expected, seen, wrong, strict=True):
+        if bins[-1][0] >= need:
+            bins.append([0.0, 0.0, 0.0])
+        bins[-1] = [a + b for a, b in zip(bins[-1], triple, strict=True)]
+    if bins[-1][0] < need and len(bins) > 1:
+        last = bins.pop()
+        bins[-1] = [a + b for a, b in zip(bins[-1], last, strict=True)]
+    if len(bins) < 2:
+        return None
+    e, s, w = np.array(bins).T
+    statistic, shift = float(np.sum((s - e) ** 2 / e)), float(np.sum(w**2 / e))
+    p = float(chi2.sf(statistic, len(bins) - 1))
+    shifted = float(ncx2.sf(statistic, len(bins) - 1, shift)) if shift > 1e-6 else p
+    return Test(f"histogram of {name} (chi^2)", statistic, len(bins) - 1, p, max(p, shifted) if np.isfinite(shifted) else p)
+
+
+def compare(sol: xr.Dataset, sample: Sample, coarse: xr.Dataset | None, t: float) -> Moments:
+    """All tests at one time."""
+    exact = grid_features(sol, t)
+    signed, bound = _grid_error(sol, coarse, t, exact)
+    known = np.isfinite(bound)
+    bound = np.where(known, bound, 0.0)
+    bias = np.full_like(exact, np.nan)
+    if sample.bias is not None and sample.bias_error is not None:
+        # what of the estimate is not its own noise
+        bias = np.sign(sample.bias) * np.maximum(np.abs(sample.bias) - 2.0 * sample.bias_error, 0.0)
+    error = np.sqrt(np.maximum(np.diag(sample.covariance), 0.0) / sample.count)
+    out = Moments(t, exact, np.where(known, np.abs(signed) + bound, np.nan), sample.mean, error, bias)
+    test, fault = hotelling(sample.mean - exact, sample.covariance, sample.count, signed + np.nan_to_num(bias), bound)
+    out.tests.append(test)
+    if fault:
+        out.faults.append(fault)
+    grid = grid_of(sol)
+    if sample.visits is not None:
+        for i, (axis, other) in enumerate(zip(grid.axes, sample.grid.axes, strict=True)):
+            probability = _at_edges(cell_probabilities(sol, t, i), axis, other)
+            wrong = np.zeros_like(probability)
+            if coarse is not None:
+                rough = _at_edges(cell_probabilities(coarse, t, i), grid_of(coarse).axes[i], other)
+                ratio = grid_of(coarse).axes[i].spacing / axis.spacing
+                wrong = (probability - rough) / (ratio ** (1 if sol.attrs.get("transport") == "upwind" else 2) - 1.0)
+            tested = pearson(axis.name, sample.visits[i], probability, wrong, sample.count)
+            if tested is not None:
+                out.tests.append(tested)
+    return out

@@ -1,0 +1,239 @@
+"""The report of :func:`cqpde.validate`: verdict, table, Dataset, figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import dataset
+from .comparison import SHARE, Moments, compare, sample_of
+from .errors import OptionError
+from .unravelling.statistics import component_labels, monomial_labels
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Array = np.ndarray
+
+#: Trajectories per independent moment from which the test's false alarms are as stated.
+ENOUGH = 100
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a comparison found; prints as a table.
+
+    Attributes
+    ----------
+    verdict : {"agree", "disagree", "inconclusive"}
+    p_value : float
+        Of all tests together (Bonferroni), without allowance for numerical errors.
+    reasons : list of str
+        Why the verdict is not ``agree``.
+    dataset : xarray.Dataset
+        The table, which :func:`cqpde.save` accepts.
+    """
+
+    verdict: str
+    p_value: float
+    reasons: list[str]
+    dataset: xr.Dataset
+
+    def __str__(self) -> str:
+        return _table(self)
+
+    def figure(self) -> Any:
+        """z-scores of all moments and histograms of the last time, as a Matplotlib figure (needs ``pip install cqpde[plot]``)."""
+        from matplotlib.figure import Figure
+
+        ds = self.dataset.isel(t=-1)
+        figure = Figure(figsize=(9, 3.5), layout="constrained")
+        axes = figure.subplots()
+        z = ds["z_score"].values.reshape(-1)
+        axes.axhspan(-2, 2, color="0.9")
+        axes.plot(z, "o", markersize=4)
+        labels = [f"{m} {o}" for m in _flags(ds, "monomial") for o in _flags(ds, "operator")]
+        axes.set_xticks(range(len(z)), labels, rotation=90, fontsize=6)
+        axes.set_ylabel("(ensemble - grid) / standard error")
+        axes.set_title(f"t = {float(ds.t):g}: {self.verdict}, p = {self.p_value:.3g}")
+        return figure
+
+
+def _flags(ds: xr.Dataset, name: str) -> list[str]:
+    return str(ds[name].attrs["flag_meanings"]).split()
+
+
+def validate(
+    sol: xr.Dataset, ens: Any, *, coarse: xr.Dataset | None = None, times: Any = None, level: float = 0.01
+) -> Report:
+    r"""Compare a solution on the grid with an ensemble of trajectories, one road checking the other.
+
+    Parameters
+    ----------
+    sol : Dataset
+        A result of :func:`cqpde.solve` with full fields at the times compared.
+    ens : Dataset or dict
+        A result of :func:`cqpde.unravel` on the same axes; or a user's own trajectories as arrays::
+
+            {"t":   (T,)            times, some of which are among the solution's
+             "z":   (N, T, n)       points, in the order of the axes; or {"q": (N, T), "p": (N, T)}
+             "rho": (N, T, d, d)    density matrices, or
+             "psi": (N, T, d)}      kets
+
+        One row per trajectory; un-normalised states count with their trace (norm squared) as weight. Any NaN or infinity is a
+        disagreement: an average over the rest would hide it. Nothing else is assumed about how they were made.
+    coarse : Dataset, optional
+        The same solution on fewer cells: the grid error of every moment then follows by Richardson. Without it the solution's own
+        ``grid_error`` (a norm) times the size of the monomial is taken as a bound, which is often too large to conclude from.
+    times : array, optional
+        Times to compare, common to both; default: the last common one. Several times count as several tests.
+    level : float
+        Verdict ``disagree`` below this p-value: the rate of false alarms. (A hundredth of it below 100 trajectories per independent
+        moment, where the tails of products like :math:`z^2\rho` are not yet normal.)
+
+    Returns
+    -------
+    Report
+        ``print(report)`` shows a table; ``report.verdict``, ``report.p_value``, ``report.dataset``, ``report.figure()``.
+
+    Raises
+    ------
+    OptionError
+        If axes, levels or times do not match, or there are too few trajectories.
+
+    Notes
+    -----
+    The histograms of an ensemble with weights (``linear``) are not tested. The purity of trajectories has no counterpart on the grid
+    (a conditional state given z alone is a mixture over paths); it is shown, with the grid's value as a lower bound.
+    """
+    if not 0 < level < 1:
+        raise OptionError("level", "must lie in (0, 1)", level, "Use e.g. 0.01")
+    _check(sol, ens, coarse)
+    rows, reasons, count = [], [], 0
+    for t in _common_times(sol, ens, times):
+        sample = sample_of(ens, sol, float(t))
+        if isinstance(sample, str):
+            reasons.append(sample)
+            continue
+        count = sample.count
+        rows.append(compare(sol, sample, coarse, float(t)))
+    tests = [test for row in rows for test in row.tests]
+    faults = reasons + [f"t = {row.t:g}: {fault}" for row in rows for fault in row.faults]
+    p = min(1.0, len(tests) * min((test.p for test in tests), default=0.0))
+    shifted = min(1.0, len(tests) * min((test.p_shifted for test in tests), default=0.0))
+    share = float(np.max([row.error_share.max() for row in rows], initial=0.0))
+    few = count < ENOUGH * max((test.freedom for test in tests), default=0)
+    if faults:
+        verdict, p = "disagree", 0.0
+    elif shifted < (0.01 * level if few else level):
+        verdict = "disagree"
+    elif few and p < level:
+        verdict, faults = "inconclusive", [f"too few trajectories for the tails of the moments (fewer than {ENOUGH} per independent moment)"]
+    elif np.isnan(share):
+        verdict, faults = "inconclusive", ["the grid error is not known: pass coarse=, or solve with grid_error=True"]
+    elif p < level or share > SHARE:
+        verdict, faults = "inconclusive", [f"numerical errors reach {share:.2g} standard errors (at most {SHARE:g} allowed)"]
+    else:
+        verdict = "agree"
+    return Report(verdict, p, faults, _dataset(sol, ens, rows, verdict, p, shifted, faults, count, level))
+
+
+def _check(sol: xr.Dataset, ens: Any, coarse: xr.Dataset | None) -> None:
+    if not hasattr(sol, "data_vars") or "rho" not in sol:
+        raise OptionError("sol", "must be a solution with full fields", type(sol).__name__, "Solve without save=, or with frames")
+    if "batch" in sol["rho"].dims:
+        raise OptionError("sol", "must hold one initial state", f"a batch of {sol.sizes['batch']}", "Select one: sol.isel(batch=0)")
+    grid = dataset.grid_of(sol)
+    for name, other in (("ens", ens), ("coarse", coarse)):
+        if hasattr(other, "data_vars"):
+            if dataset.grid_of(other).names != grid.names or other.sizes["row"] != sol.sizes["row"]:
+                found = f"{dataset.grid_of(other).names}, {other.sizes['row']} levels"
+                raise OptionError(name, f"must be over {grid.names} with {sol.sizes['row']} levels", found, "Compare like with like")
+
+
+def _common_times(sol: xr.Dataset, ens: Any, times: Any) -> Array:
+    stored = sol[str(sol["rho"].dims[0])].values
+    theirs = ens["t"].values if hasattr(ens, "data_vars") else np.atleast_1d(np.asarray(dict(ens).get("t", []), dtype=float)) if isinstance(ens, dict) else stored
+    common = np.array([t for t in stored if np.isclose(theirs, t, rtol=1e-12, atol=1e-12).any()])
+    if len(common) == 0:
+        raise OptionError("ens", "must share a time with the solution's fields", np.array2string(np.asarray(theirs), threshold=6), "Pass t=sol.t")
+    if times is None:
+        return common[-1:]
+    chosen = np.atleast_1d(np.asarray(times, dtype=float))
+    for t in chosen:
+        if not np.isclose(common, t, rtol=1e-12, atol=1e-12).any():
+            raise OptionError("times", "must be common to solution and ensemble", t, f"Common: {np.array2string(common, threshold=8)}")
+    return chosen
+
+
+def _dataset(
+    sol: xr.Dataset, ens: Any, rows: list[Moments], verdict: str, p: float, shifted: float, reasons: list[str], count: int, level: float
+) -> xr.Dataset:
+    import xarray as xr
+
+    grid, d = dataset.grid_of(sol), sol.sizes["row"]
+    coords: dict[str, Any] = dataset.coordinates(grid, d)
+    coords["t"] = ("t", np.array([row.t for row in rows]), {"long_name": "model time", "units": "1"})
+    for name, labels in (("monomial", monomial_labels(grid.names)), ("operator", component_labels(d))):
+        numbers = np.arange(len(labels), dtype=np.int32)
+        coords[name] = (name, numbers, {"long_name": name, "flag_values": numbers, "flag_meanings": " ".join(labels)})
+    shape = (len(rows), len(coords["monomial"][1]), d * d)
+    data: dict[str, Any] = {}
+    for name, text in (
+        ("grid", "moment on the grid"), ("grid_error", "estimated error of the moment on the grid"), ("ensemble", "moment of the ensemble"),
+        ("standard_error", "standard error of that moment"), ("bias", "bias of the time step (NaN: not estimated)"), ("z", "z-score"),
+    ):  # fmt: skip
+        values = np.array([getattr(row, name) for row in rows]).reshape(shape)
+        data["z_score" if name == "z" else name] = (("t", "monomial", "operator"), values, {"long_name": text, "units": "1"})
+    if rows:
+        names = [test.name for test in rows[0].tests]
+        for name, text in (("statistic", "statistic"), ("freedom", "degrees of freedom"), ("p", "p-value"), ("p_shifted", "p-value with numerical errors allowed for")):
+            values = np.array([[getattr(test, name) for test in row.tests] for row in rows], dtype=float)
+            data[f"test_{name}"] = (("t", "test"), values, {"long_name": text, "units": "1"})
+        numbers = np.arange(len(names), dtype=np.int32)
+        words = " ".join(n.split(" (")[0].replace(" ", "_") for n in names)
+        coords["test"] = ("test", numbers, {"long_name": "test", "flag_values": numbers, "flag_meanings": words})
+    attrs = {
+        "title": f"Solution against trajectories: {verdict}", "source": f"cqpde {version('cqpde')}", "cqpde_schema": dataset.SCHEMA,
+        "kind": "report", "verdict": verdict, "p_value": p, "p_value_shifted": shifted, "level": float(level), "trajectories": int(count),
+        "reasons": "; ".join(reasons), "model": str(sol.attrs.get("model", "?")), "status": "complete",
+    }  # fmt: skip
+    if hasattr(ens, "attrs"):
+        attrs |= {f"ensemble_{k}": ens.attrs[k] for k in ("method", "seed", "dt", "weak_order", "quantum_state") if k in ens.attrs}
+        at = ens["t"].values
+        pick = [int(np.flatnonzero(np.isclose(at, row.t))[0]) for row in rows]
+        for name in ("purity", "purity_min", "purity_max"):
+            data[name] = ("t", ens[name].values[pick], dict(ens[name].attrs))
+        if rows:
+            lower = sol.cq.purity().sel({str(sol["rho"].dims[0]): [row.t for row in rows]}, method="nearest").values
+            data["purity_grid"] = ("t", lower, {"long_name": "purity of the conditional states on the grid", "units": "1"})
+    return xr.Dataset(data, coords=coords, attrs=attrs)
+
+
+def _table(report: Report) -> str:
+    ds = report.dataset
+    lines = []
+    for k in range(ds.sizes.get("t", 0)):
+        at = ds.isel(t=k)
+        lines.append(f"t = {float(at.t):g}, {ds.attrs['trajectories']} trajectories")
+        lines.append(f"{'moment':>14} {'operator':>9} {'grid':>12} {'error':>9} {'ensemble':>12} {'std error':>10} {'step bias':>10} {'z':>6}")
+        for i, m in enumerate(_flags(ds, "monomial")):
+            for j, o in enumerate(_flags(ds, "operator")):
+                v = lambda name, at=at, i=i, j=j: float(at[name].values[i, j])
+                lines.append(
+                    f"{m:>14} {o:>9} {v('grid'):12.6f} {v('grid_error'):9.1e} {v('ensemble'):12.6f} {v('standard_error'):10.1e} {v('bias'):10.1e} {v('z_score'):6.2f}"
+                )
+        if "purity" in ds:
+            text = f"mean {float(at['purity']):.10f}, smallest {float(at['purity_min']):.10f}, largest {float(at['purity_max']):.10f}"
+            lines.append(f"{'purity':>14} {text}; of the conditional states on the grid {float(at['purity_grid']):.6f}")
+        for j, name in enumerate(_flags(ds, "test")):
+            v = lambda what, at=at, j=j: float(at[f"test_{what}"].values[j])
+            lines.append(
+                f"{name:>24}  statistic {v('statistic'):9.2f}  freedom {v('freedom'):4.0f}  p {v('p'):.3g}  (errors allowed for: {v('p_shifted'):.3g})"
+            )
+    lines.append(f"{'verdict':>24}  {report.verdict}, p = {report.p_value:.3g}")
+    lines += [f"{'because':>24}  {reason}" for reason in report.reasons]
+    return "\n".join(lines)
