@@ -12,9 +12,9 @@ Two kinds of test at one time (or several), joined by Bonferroni's bound:
 - **Histograms** of each coordinate: Pearson's :math:`\chi^2` against the probabilities of the cells, neighbours joined until enough is
   expected in each.
 
-Numerical errors are not noise: the grid error e (by Richardson from a second solution on fewer cells, or a bound) and the bias b of the
-time step (from the ensemble's coarse twin) shift the statistics, which then follow the non-central laws with
-:math:`\lambda = N(|e|_S + |b|_S)^2`. Verdicts: ``disagree`` if the difference is significant even with that shift; ``agree`` if it is not
+Numerical errors are not noise: the grid error e (by Richardson from a second solution on fewer cells, or a bound) and what is left of
+the bias b of the time step (where the ensemble has a coarse twin, its moments are extrapolated first) shift the statistics, which then
+follow the non-central laws with :math:`\lambda = 4N|e + b|_S^2` (the errors count twice: they are estimates). Verdicts: ``disagree`` if the difference is significant even with that shift; ``agree`` if it is not
 significant and no error exceeds 0.2 standard errors; else ``inconclusive``.
 """
 
@@ -42,13 +42,22 @@ RANK = 1e-9
 #: Errors above this many standard errors make an agreement inconclusive.
 SHARE = 0.2
 
+#: Part of the leading bias of the step that is taken to be left after its extrapolation.
+LEFT = 0.25
+
+#: Factor on the numerical errors when they are allowed for: they are estimates.
+SAFETY = 2.0
+
 #: Least expected number of trajectories in a bin, and the largest number of bins.
 LEAST, BINS = 10.0, 40
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An ensemble at one time: size, mean and covariance of the features, visits per cell and axis, bias of the step."""
+    """An ensemble at one time: size, mean and covariance of the features, visits per cell and axis, bias of the step.
+
+    With a coarse twin, mean and covariance are those of the extrapolated features, and ``visits_bias`` is the bias of the visits.
+    """
 
     count: int
     mean: Array
@@ -56,7 +65,8 @@ class Sample:
     visits: list[Array] | None
     grid: Grid
     bias: Array | None = None
-    bias_error: Array | None = None
+    bias_covariance: Array | None = None
+    visits_bias: list[Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -175,12 +185,13 @@ def sample_of(ens: Any, sol: xr.Dataset, t: float) -> Sample | str:
     if not np.all(np.isfinite(mean)):
         return "the ensemble's moments are not finite"
     visits = None if ens.attrs["method"] == "linear" else [at[f"visits_{name}"].values for name in grid.names]
-    bias = error = None
-    if "bias" in ens:
-        share = float(int(ens.attrs["coarse_factor"]) ** int(ens.attrs["weak_order"]) - 1)
-        bias = at["bias"].values.reshape(k) / share
-        error = at["bias_std"].values.reshape(k) / share / np.sqrt(count)
-    return Sample(count, mean, at["covariance"].values.reshape(k, k), visits, grid, bias, error)
+    if "bias" not in ens:
+        return Sample(count, mean, at["covariance"].values.reshape(k, k), visits, grid)
+    share = float(int(ens.attrs["coarse_factor"]) ** int(ens.attrs["weak_order"]) - 1)
+    bias, error = at["bias"].values.reshape(k) / share, at["bias_covariance"].values.reshape(k, k) / share**2 / count
+    shift = None if visits is None else [(at[f"visits_coarse_{name}"].values - v) / share for name, v in zip(grid.names, visits, strict=True)]
+    covariance = at["extrapolated_covariance"].values.reshape(k, k)
+    return Sample(count, at["extrapolated"].values.reshape(k), covariance, visits, grid, bias, error, shift)
 
 
 def _from_arrays(arrays: Any, sol: xr.Dataset, t: float) -> Sample | str:
@@ -212,8 +223,13 @@ def _from_arrays(arrays: Any, sol: xr.Dataset, t: float) -> Sample | str:
 
 
 # -- the tests -----------------------------------------------------------------------------------------------------------
-def hotelling(difference: Array, covariance: Array, count: int, signed: Array, bound: Array) -> tuple[Test, str]:
-    """Hotelling's test of ``difference`` with rank-revealed covariance; also what is wrong where nothing fluctuates ("": nothing)."""
+def hotelling(
+    difference: Array, covariance: Array, count: int, signed: Array, bound: Array, bias: Array | None = None, noise: Array | None = None
+) -> tuple[Test, str]:
+    """Hotelling's test of ``difference`` with rank-revealed covariance; also what is wrong where nothing fluctuates ("": nothing).
+
+    ``signed`` and ``bound`` are numerical errors with and without a known sign; ``bias`` that of the step, with covariance ``noise``.
+    """
     from scipy.stats import f, ncf
 
     deviation = np.sqrt(np.maximum(np.diag(covariance), 0.0))
@@ -227,6 +243,10 @@ def hotelling(difference: Array, covariance: Array, count: int, signed: Array, b
     length = lambda e, s=white: float(np.sqrt(count * np.sum((s.T @ (e / size)) ** 2)))
     statistic = length(difference) ** 2
     shift = length(signed) + float(np.sqrt(count * np.sum((np.abs(white).T @ (bound / size)) ** 2)))
+    if bias is not None and noise is not None:
+        own = count * float(np.einsum("ki,kl,li->", white, noise / np.multiply.outer(size, size), white))
+        shift += LEFT * float(np.sqrt(max(length(bias) ** 2 - own, 0.0)))
+    shift *= SAFETY
     factor = (count - r) / (r * (count - 1.0))
     p = float(f.sf(factor * statistic, r, count - r))
     shifted = float(ncf.sf(factor * statistic, r, count - r, shift**2)) if shift > 1e-6 else p
@@ -260,7 +280,7 @@ def pearson(name: str, visits: Array, probability: Array, error: Array, count: i
     if len(bins) < 2:
         return None
     e, s, w = np.array(bins).T
-    statistic, shift = float(np.sum((s - e) ** 2 / e)), float(np.sum(w**2 / e))
+    statistic, shift = float(np.sum((s - e) ** 2 / e)), SAFETY**2 * float(np.sum(w**2 / e))
     p = float(chi2.sf(statistic, len(bins) - 1))
     shifted = float(ncx2.sf(statistic, len(bins) - 1, shift)) if shift > 1e-6 else p
     return Test(f"histogram of {name} (chi^2)", statistic, len(bins) - 1, p, max(p, shifted) if np.isfinite(shifted) else p)
@@ -273,12 +293,13 @@ def compare(sol: xr.Dataset, sample: Sample, coarse: xr.Dataset | None, t: float
     known = np.isfinite(bound)
     bound = np.where(known, bound, 0.0)
     bias = np.full_like(exact, np.nan)
-    if sample.bias is not None and sample.bias_error is not None:
-        # what of the estimate is not its own noise
-        bias = np.sign(sample.bias) * np.maximum(np.abs(sample.bias) - 2.0 * sample.bias_error, 0.0)
+    if sample.bias is not None and sample.bias_covariance is not None:
+        # what of the estimate is not its own noise; a part of it is taken to be left after the extrapolation
+        own = np.sqrt(np.maximum(np.diag(sample.bias_covariance), 0.0))
+        bias = LEFT * np.sign(sample.bias) * np.maximum(np.abs(sample.bias) - 2.0 * own, 0.0)
     error = np.sqrt(np.maximum(np.diag(sample.covariance), 0.0) / sample.count)
     out = Moments(t, exact, np.where(known, np.abs(signed) + bound, np.nan), sample.mean, error, bias)
-    test, fault = hotelling(sample.mean - exact, sample.covariance, sample.count, signed + np.nan_to_num(bias), bound)
+    test, fault = hotelling(sample.mean - exact, sample.covariance, sample.count, signed, bound, sample.bias, sample.bias_covariance)
     out.tests.append(test)
     if fault:
         out.faults.append(fault)
@@ -291,6 +312,8 @@ def compare(sol: xr.Dataset, sample: Sample, coarse: xr.Dataset | None, t: float
                 rough = _at_edges(cell_probabilities(coarse, t, i), grid_of(coarse).axes[i], other)
                 ratio = grid_of(coarse).axes[i].spacing / axis.spacing
                 wrong = (probability - rough) / (ratio ** (1 if sol.attrs.get("transport") == "upwind" else 2) - 1.0)
+            if sample.visits_bias is not None:
+                wrong = wrong + sample.visits_bias[i] / sample.count
             tested = pearson(axis.name, sample.visits[i], probability, wrong, sample.count)
             if tested is not None:
                 out.tests.append(tested)

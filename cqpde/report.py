@@ -135,7 +135,9 @@ def validate(
     elif np.isnan(share):
         verdict, faults = "inconclusive", ["the grid error is not known: pass coarse=, or solve with grid_error=True"]
     elif p < level or share > SHARE:
-        verdict, faults = "inconclusive", [f"numerical errors reach {share:.2g} standard errors (at most {SHARE:g} allowed)"]
+        why = f"numerical errors reach {share:.2g} standard errors of a moment (at most {SHARE:g} allowed)"
+        verdict = "inconclusive"
+        faults = [why if share > SHARE else f"the difference (p = {p:.2g}) is not larger than twice the numerical errors (p = {shifted:.2g})"]
     else:
         verdict = "agree"
     return Report(verdict, p, faults, _dataset(sol, ens, rows, verdict, p, shifted, faults, count, level))
@@ -184,7 +186,7 @@ def _dataset(
     data: dict[str, Any] = {}
     for name, text in (
         ("grid", "moment on the grid"), ("grid_error", "estimated error of the moment on the grid"), ("ensemble", "moment of the ensemble"),
-        ("standard_error", "standard error of that moment"), ("bias", "bias of the time step (NaN: not estimated)"), ("z", "z-score"),
+        ("standard_error", "standard error of that moment"), ("bias", "bias of the time step left after extrapolation (NaN: not estimated)"), ("z", "z-score"),
     ):  # fmt: skip
         values = np.array([getattr(row, name) for row in rows]).reshape(shape)
         data["z_score" if name == "z" else name] = (("t", "monomial", "operator"), values, {"long_name": text, "units": "1"})

@@ -130,9 +130,23 @@ def _variables(plan: Plan, snapshots: list[Snapshot], m: int, d: int) -> dict[st
         )  # fmt: skip
     if plan.bias:
         out["bias"] = (("t", "monomial", "operator"), many(lambda s: s.bias.mean).reshape(shape), note("mean of moments with 4 times the step minus moments"))
-        out["bias_std"] = (
-            ("t", "monomial", "operator"), np.sqrt(many(lambda s: s.bias.deviations) / last).reshape(shape), note("standard deviation of that difference"),
+        out["extrapolated"] = (
+            ("t", "monomial", "operator"), many(lambda s: s.extrapolated.mean).reshape(shape), note("moments extrapolated to step zero"),
         )  # fmt: skip
+        out["extrapolated_covariance"] = (
+            ("t", "monomial", "operator", "monomial_2", "operator_2"),
+            (many(lambda s: s.extrapolated.deviations) / last).reshape(*shape, m, d * d),
+            note("covariance of the extrapolated z^k Tr(O rho) of single trajectories"),
+        )
+        for i, axis in enumerate(grid.axes):
+            out[f"visits_coarse_{axis.name}"] = (
+                ("t", axis.name), many(lambda s, i=i: s.visits[grid.ndim + i]), note(f"number of coarse trajectories in each cell of {axis.name}"),
+            )  # fmt: skip
+        out["bias_covariance"] = (
+            ("t", "monomial", "operator", "monomial_2", "operator_2"),
+            (many(lambda s: s.bias.deviations) / last).reshape(*shape, m, d * d),
+            note("covariance of that difference of single trajectories"),
+        )
     for k, name in enumerate(plan.functions):
         out[name] = ("t", many(lambda s, k=k: s.user.mean[k]), note(f"ensemble mean of {name}"))
         out[f"{name}_std"] = ("t", np.sqrt(many(lambda s, k=k: s.user.deviations[k]) / last), note(f"standard deviation of {name}"))
@@ -178,19 +192,21 @@ def read(ds: xr.Dataset) -> list[Snapshot]:
     out = []
     for j in range(times):
         at = ds.isel(t=j)
-        bias = Sums(np.zeros(0), np.zeros(0))
+        bias, extrapolated = (Sums(np.zeros(0), np.zeros((0, 0))) for _ in range(2))
         if "bias" in ds:
-            bias = Sums(at["bias"].values.reshape(k), at["bias_std"].values.reshape(k) ** 2 * last)
+            extrapolated = Sums(at["extrapolated"].values.reshape(k), at["extrapolated_covariance"].values.reshape(k, k) * last)
+            bias = Sums(at["bias"].values.reshape(k), at["bias_covariance"].values.reshape(k, k) * last)
         user = Sums(np.array([float(at[x]) for x in names]), np.array([float(at[f"{x}_std"]) ** 2 * last for x in names]))
         marginals = [np.moveaxis(at[f"rho_marginal_{a.name}"].values, -1, 0) for a in grid.axes]
         out.append(
             Snapshot(
                 count,
                 Sums(at["moments"].values.reshape(k), at["covariance"].values.reshape(k, k) * last),
+                extrapolated,
                 Sums(np.array([float(at["purity"])]), np.array([float(at["purity_std"]) ** 2 * last])),
                 bias, user,
                 [components(x) * count * a.spacing for x, a in zip(marginals, grid.axes, strict=True)],
-                [at[f"visits_{a.name}"].values.copy() for a in grid.axes],
+                [at[f"visits_{kind}{a.name}"].values.copy() for kind in (("", "coarse_") if "bias" in ds else ("",)) for a in grid.axes],
                 at["outside"].values.copy(),
                 components(at["escaped"].values) * count,
                 np.array([float(at["purity_min"]), float(at["purity_max"])]),

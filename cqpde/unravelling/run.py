@@ -110,8 +110,8 @@ def unravel(
     moments : dict of callable, optional
         More functions ``f(z, rho)`` to average: ``z.q`` (m,), ``rho`` (m, d, d), result (m,) real.
     bias : bool
-        Also run every trajectory with 4 times the step and the same noise, and estimate the bias of the step from the difference
-        (a quarter more work).
+        Also run every trajectory with 4 times the step and the same noise: ``bias`` is the mean difference, and ``extrapolated`` the
+        moments at step zero by Richardson, free of the leading bias (a quarter more work).
     state : {"auto", "ket", "matrix"}
         How quantum states are held. ``auto``: kets where the start is pure and the trade-off saturated.
     store : int, optional
@@ -130,7 +130,7 @@ def unravel(
     xarray.Dataset
         ``moments`` (t, monomial, operator) :math:`= E[z^k\,\mathrm{Tr}(O\rho)]` for a complete Hermitian set ``operators``, with
         ``covariance`` of single trajectories; ``rho_marginal_<axis>`` (t, row, col, axis) and ``visits_<axis>``; ``purity`` with its
-        ``purity_std``, ``purity_min`` and ``purity_max``; ``escaped``, ``outside``; ``bias``; ``user`` functions by name. Attributes
+        ``purity_std``, ``purity_min`` and ``purity_max``; ``escaped``, ``outside``; ``bias``, ``extrapolated`` with its covariance; the ``moments`` functions by name. Attributes
         record seed, method, step, chunk and versions. :func:`cqpde.save` and :func:`cqpde.load` work.
 
     Raises
@@ -337,7 +337,8 @@ def run_chunk(plan: Plan, chunk: int, size: int, stored: int) -> Part:
         for s in (swarm, coarse):
             if s is not None:
                 _require_finite(plan, s, chunk, now)
-        part.snapshots.append(snapshot(grid, size, swarm, coarse, escaped, plan.functions))
+        share = 1.0 / (COARSE ** METHODS[plan.method].order - 1.0)
+        part.snapshots.append(snapshot(grid, size, swarm, coarse, share, escaped, plan.functions))
 
     recorder.add(0, swarm)
     observe(float(plan.times[0]))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..coefficients import Point
-from ..grid import Grid
+from ..grid import Axis, Grid
 from .kernels import scatter
 from .schemes import Swarm
 
@@ -96,12 +96,13 @@ class Snapshot:
     ----------
     count : int
         Trajectories, absorbed ones included.
-    moments, purity, bias, user : Sums
-        Of the features (full covariance), of Tr rho^2 / Tr rho, of coarse minus fine features, and of the user's functions.
+    moments, extrapolated, purity, bias, user : Sums
+        Of the features (full covariance), of the features extrapolated to step zero from those of the coarse twin (full covariance), of
+        Tr rho^2 / Tr rho, of coarse minus fine features (full covariance), and of the user's functions.
     histogram : list of array (cells, d^2)
         Per axis: summed components of rho in each cell.
     visits : list of array (cells,)
-        Per axis: number of trajectories in each cell.
+        Per axis: number of trajectories in each cell; then, if there is one, of the coarse twin.
     outside : array (2 n,)
         Number of trajectories beyond each end of the grid.
     escaped : array (2 n, d^2)
@@ -112,6 +113,7 @@ class Snapshot:
 
     count: int
     moments: Sums
+    extrapolated: Sums
     purity: Sums
     bias: Sums
     user: Sums
@@ -138,34 +140,46 @@ Functions = Mapping[str, Callable[[Point, Array], Any]]
 
 
 def snapshot(
-    grid: Grid, count: int, swarm: Swarm, coarse: Swarm | None, escaped: Array, functions: Functions
+    grid: Grid, count: int, swarm: Swarm, coarse: Swarm | None, share: float, escaped: Array, functions: Functions
 ) -> Snapshot:
-    """Statistics of a chunk of ``count`` trajectories of which those in ``swarm`` are still inside."""
+    """Statistics of a chunk of ``count`` trajectories of which those in ``swarm`` are still inside.
+
+    ``share`` of (coarse - fine) is the leading bias of the fine ones.
+    """
     rho = swarm.matrices()
     d = rho.shape[-1]
     rows = spread(features(grid.names, swarm.z, rho), swarm.rows, count)
     trace = np.real(np.einsum("maa->m", rho))
     purity = np.sum(np.abs(rho) ** 2, axis=(1, 2)) / np.where(trace > 0, trace, 1.0)
-    difference = np.zeros((count, rows.shape[1] if coarse is not None else 0))
+    difference = extrapolated = np.zeros((count, 0))
     if coarse is not None:
         difference = spread(features(grid.names, coarse.z, coarse.matrices()), coarse.rows, count) - rows
+        extrapolated = rows - share * difference
     user = np.zeros((count, len(functions)))
     for k, (name, function) in enumerate(functions.items()):
         user[:, k] = spread(user_values(name, function, grid, swarm.z, rho)[:, None], swarm.rows, count)[:, 0]
-    histogram, visits, outside = [], [], []
+    histogram, outside = [], []
     x = components(rho)
     for i, axis in enumerate(grid.axes):
-        cell = np.floor((swarm.z[:, i] - axis.lower) / axis.spacing)
-        outside += [np.sum(cell < 0), np.sum(cell >= axis.n)]
-        inside = (cell >= 0) & (cell < axis.n)
-        index = cell[inside].astype(np.int64)
-        visits.append(np.bincount(index, minlength=axis.n).astype(float))
+        index, inside, below, above = cells(axis, swarm.z[:, i])
+        outside += [below, above]
         histogram.append(np.stack([np.bincount(index, x[inside, c], minlength=axis.n) for c in range(d * d)], axis=1))
+    visits = [
+        np.bincount(cells(axis, s.z[:, i])[0], minlength=axis.n).astype(float)
+        for s in (swarm, coarse) if s is not None for i, axis in enumerate(grid.axes)
+    ]  # fmt: skip
     extremes = np.array([purity.min(initial=np.inf), purity.max(initial=-np.inf)])
     return Snapshot(
-        count, Sums.of(rows, True), Sums.of(spread(purity[:, None], swarm.rows, count), False), Sums.of(difference, False),
+        count, Sums.of(rows, True), Sums.of(extrapolated, True), Sums.of(spread(purity[:, None], swarm.rows, count), False), Sums.of(difference, True),
         Sums.of(user, False), histogram, visits, np.array(outside, dtype=float), escaped.copy(), extremes,
     )  # fmt: skip
+
+
+def cells(axis: Axis, z: Array) -> tuple[Array, Array, int, int]:
+    """Cells of the points on an axis, which points they belong to, and how many lie below and above."""
+    cell = np.floor((z - axis.lower) / axis.spacing)
+    inside = (cell >= 0) & (cell < axis.n)
+    return cell[inside].astype(np.int64), inside, int(np.sum(cell < 0)), int(np.sum(cell >= axis.n))
 
 
 def spread(rows: Array, places: Array, count: int) -> Array:
