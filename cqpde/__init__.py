@@ -25,22 +25,23 @@ if TYPE_CHECKING:
     from .operators import basis, destroy, identity, ket, projector, sigmam, sigmap, sigmax, sigmay, sigmaz, tensor
     from .report import Report, validate
     from .solver import solve
-    from .unravelling import unravel
+    from .unravelling import correlation, extend, spectrum, unravel
 
 _WHERE = {
     "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "generator": "fv.generator", "Grid": "grid",
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
-    "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver", "unravel": "unravelling",
+    "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver",
     "Report": "report", "validate": "report",
+    **dict.fromkeys(("correlation", "extend", "spectrum", "unravel"), "unravelling"),
     **dict.fromkeys(
         ("basis", "destroy", "identity", "ket", "projector", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "tensor"), "operators"
     ),
 }  # fmt: skip
 
 __all__ = [
-    "CqpdeError", "CqpdeWarning", "Grid", "Model", "Report", "State", "basis", "correlated", "destroy", "from_array", "gaussian", "generator",
-    "healed", "identity", "ket", "load", "models", "observables", "point", "product", "projector", "sampled", "save", "sigmam",
-    "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "tensor", "unravel", "validate",
+    "CqpdeError", "CqpdeWarning", "Grid", "Model", "Report", "State", "basis", "correlated", "correlation", "destroy", "extend",
+    "from_array", "gaussian", "generator", "healed", "identity", "ket", "load", "models", "observables", "point", "product",
+    "projector", "sampled", "save", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "spectrum", "tensor", "unravel", "validate",
 ]  # fmt: skip
 
 

@@ -183,7 +183,7 @@ def _validate(arguments: argparse.Namespace) -> int:
     span = [float(solution.t[0]), float(times[-1])]
     if span[1] <= span[0]:
         raise OptionError("FILE.nc", "must hold a field after the start", f"t = {span[1]:g}", "Keep the last frame")
-    options = {"tol": float(solution.attrs["tol"])}
+    options: dict[str, Any] = {"tol": float(solution.attrs["tol"])}
     if solution.attrs["transport"] in ("upwind", "linear"):
         options["transport"] = solution.attrs["transport"]
     with warnings.catch_warnings():

@@ -282,7 +282,10 @@ def _check_schema(stored: xr.Dataset, path: str | Path) -> None:
 def describe(path: str | Path) -> str:
     """Describe a file in words: model, grid, times, variables, diagnostics at the end."""
     ds = load(path)
-    lines = [str(ds.attrs.get("title", "")), ds.cq.summary(), "", f"{'status':>20}  {ds.attrs.get('status')}"]
+    known = ("kind", "model", "method", "trajectories", "seed", "dt", "verdict", "p_value", "reasons")
+    told = "\n".join(f"{key:>20}  {ds.attrs[key]}" for key in known if key in ds.attrs)
+    summary = told if "kind" in ds.attrs else ds.cq.summary()
+    lines = [str(ds.attrs.get("title", "")), summary, "", f"{'status':>20}  {ds.attrs.get('status')}"]
     lines.append(f"{'times':>20}  {ds.sizes['t']} from {float(ds.t[0]):g} to {float(ds.t[-1]):g}")
     for name, variable in ds.data_vars.items():
         lines.append(f"{name!s:>20}  ({', '.join(map(str, variable.dims))})  {variable.attrs.get('long_name', '')}")

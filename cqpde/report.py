@@ -149,7 +149,8 @@ def _check(sol: xr.Dataset, ens: Any, coarse: xr.Dataset | None) -> None:
     if "batch" in sol["rho"].dims:
         raise OptionError("sol", "must hold one initial state", f"a batch of {sol.sizes['batch']}", "Select one: sol.isel(batch=0)")
     grid = dataset.grid_of(sol)
-    for name, other in (("ens", ens), ("coarse", coarse)):
+    pairs: tuple[tuple[str, Any], ...] = (("ens", ens), ("coarse", coarse))
+    for name, other in pairs:
         if hasattr(other, "data_vars"):
             if dataset.grid_of(other).names != grid.names or other.sizes["row"] != sol.sizes["row"]:
                 found = f"{dataset.grid_of(other).names}, {other.sizes['row']} levels"
@@ -158,7 +159,11 @@ def _check(sol: xr.Dataset, ens: Any, coarse: xr.Dataset | None) -> None:
 
 def _common_times(sol: xr.Dataset, ens: Any, times: Any) -> Array:
     stored = sol[str(sol["rho"].dims[0])].values
-    theirs = ens["t"].values if hasattr(ens, "data_vars") else np.atleast_1d(np.asarray(dict(ens).get("t", []), dtype=float)) if isinstance(ens, dict) else stored
+    theirs = stored
+    if hasattr(ens, "data_vars"):
+        theirs = ens["t"].values
+    elif isinstance(ens, dict) and "t" in ens:
+        theirs = np.atleast_1d(np.asarray(ens["t"], dtype=float))
     common = np.array([t for t in stored if np.isclose(theirs, t, rtol=1e-12, atol=1e-12).any()])
     if len(common) == 0:
         raise OptionError("ens", "must share a time with the solution's fields", np.array2string(np.asarray(theirs), threshold=6), "Pass t=sol.t")
@@ -224,18 +229,16 @@ def _table(report: Report) -> str:
         lines.append(f"{'moment':>14} {'operator':>9} {'grid':>12} {'error':>9} {'ensemble':>12} {'std error':>10} {'step bias':>10} {'z':>6}")
         for i, m in enumerate(_flags(ds, "monomial")):
             for j, o in enumerate(_flags(ds, "operator")):
-                v = lambda name, at=at, i=i, j=j: float(at[name].values[i, j])
-                lines.append(
-                    f"{m:>14} {o:>9} {v('grid'):12.6f} {v('grid_error'):9.1e} {v('ensemble'):12.6f} {v('standard_error'):10.1e} {v('bias'):10.1e} {v('z_score'):6.2f}"
+                g, e, y, s, b, z = (
+                    float(at[name].values[i, j]) for name in ("grid", "grid_error", "ensemble", "standard_error", "bias", "z_score")
                 )
+                lines.append(f"{m:>14} {o:>9} {g:12.6f} {e:9.1e} {y:12.6f} {s:10.1e} {b:10.1e} {z:6.2f}")
         if "purity" in ds:
             text = f"mean {float(at['purity']):.10f}, smallest {float(at['purity_min']):.10f}, largest {float(at['purity_max']):.10f}"
             lines.append(f"{'purity':>14} {text}; of the conditional states on the grid {float(at['purity_grid']):.6f}")
         for j, name in enumerate(_flags(ds, "test")):
-            v = lambda what, at=at, j=j: float(at[f"test_{what}"].values[j])
-            lines.append(
-                f"{name:>24}  statistic {v('statistic'):9.2f}  freedom {v('freedom'):4.0f}  p {v('p'):.3g}  (errors allowed for: {v('p_shifted'):.3g})"
-            )
+            statistic, freedom, p, allowed = (float(at[f"test_{what}"].values[j]) for what in ("statistic", "freedom", "p", "p_shifted"))
+            lines.append(f"{name:>24}  statistic {statistic:9.2f}  freedom {freedom:4.0f}  p {p:.3g}  (errors allowed for: {allowed:.3g})")
     lines.append(f"{'verdict':>24}  {report.verdict}, p = {report.p_value:.3g}")
     lines += [f"{'because':>24}  {reason}" for reason in report.reasons]
     return "\n".join(lines)

@@ -24,7 +24,7 @@ def trajectories(
     decoherence).
     """
     rng = np.random.default_rng(seed)
-    z, d = np.array(z, dtype=float), len(psi)
+    z = np.array(z, dtype=float)
     state = np.tile(psi.astype(complex), (len(z), 1)) if kets else np.tile(np.outer(psi, psi.conj()), (len(z), 1, 1))
     operators = np.array(L, dtype=complex)
     d0 = np.array(D0, dtype=complex) * (2 if plant == "D0" else 1)

@@ -14,12 +14,16 @@ LAYERS = [
     {"grid", "kernels", "expressions"},
     {"coefficients"},
     {"model", "physicality"},
+    {"sampling"},
     {"initial", "dataset"},
     {"models", "suggest", "hamiltonian"},
+    {"unravelling"},
     {"fv"},
     {"integrate"},
     {"observables"},
     {"solver"},
+    {"comparison"},
+    {"report"},
     {"io", "config"},
     {"cli"},
 ]
@@ -48,11 +52,32 @@ def test_imports_go_one_way():
     assert seen > 40
 
 
+def test_trajectories_and_grid_solvers_share_nothing_but_model_and_state():
+    """One road checks the other, so neither may use the other's code."""
+    roads = {"trajectories": {"unravelling"}, "grid": {"fv", "integrate", "solver", "kernels", "physicality"}}
+    common = {"errors", "operators", "grid", "coefficients", "model", "initial", "sampling", "dataset", "observables"}
+    every = re.compile(r"^\s*from (\.+)([\w.]*) import (.+)$", re.M)
+    seen = 0
+    for path in (ROOT / "cqpde" / "unravelling").glob("*.py"):
+        for dots, module, names in every.findall(path.read_text()):
+            if len(dots) == 1:
+                continue
+            parts = [module.split(".")[0]] if module else [n.strip().split(" ")[0] for n in names.split(",")]
+            assert set(parts) <= common, f"{path.name} imports {parts}"
+            seen += 1
+    for name in roads["grid"]:
+        for path in [*(ROOT / "cqpde").glob(f"{name}.py"), *(ROOT / "cqpde" / name).glob("*.py")]:
+            assert "unravelling" not in path.read_text(), path
+    assert seen > 10
+
+
 def test_numba_stays_in_the_kernels():
     users = {
-        p.parent.name for p in (ROOT / "cqpde").rglob("*.py") if re.search(r"^(from|import) numba", p.read_text(), re.M)
+        str(p.relative_to(ROOT / "cqpde").with_suffix(""))
+        for p in (ROOT / "cqpde").rglob("*.py")
+        if re.search(r"^(from|import) numba", p.read_text(), re.M)
     }
-    assert users == {"kernels"}
+    assert {u for u in users if not u.startswith("kernels/")} == {"unravelling/kernels"}
 
 
 def test_readme_blocks_run(tmp_path, monkeypatch):

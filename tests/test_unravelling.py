@@ -63,7 +63,7 @@ def test_everything_depends_on_z(method):
     case = models.CASES["noncommuting_1d"]()
     grid = case.grid(64)
     exact = ensembles.moments_on(grid, case.reference(grid))
-    ens = run(case.model, case.start(grid), case.t, method=method, dt=0.05, trajectories=4096)
+    ens = run(case.model, case.start(grid), case.t, method=method, dt=0.07, trajectories=2048)
     assert np.abs(ensembles.z_scores(ens, exact)).max() < 4.5
     assert ens.attrs["coefficients"] == "NumPy"
 
@@ -73,7 +73,7 @@ def test_multiplicative_noise_is_ito(method):
     grid = cq.Grid(z=(0.2, 5, 60))
     rho0 = cq.gaussian(grid, 1.5, 0.15, cq.ket("+"))
     exact = ensembles.multiplicative_moments(1.5, 0.15, 1.0)
-    dt = {"instrument": 1 / 16, "weak-2": 1 / 32, "euler-maruyama": 1 / 512}[method]
+    dt = {"instrument": 1 / 16, "weak-2": 1 / 32, "euler-maruyama": 1 / 256}[method]
     ens = run(ensembles.multiplicative(), rho0, 1.0, method=method, dt=dt)
     assert np.abs(ensembles.z_scores(ens, exact)).max() < 4.5
     wrong = run(ensembles.multiplicative(stratonovich=True), rho0, 1.0, method=method, dt=dt)

@@ -1,5 +1,6 @@
 """Trajectories: unravellings of the master equation, independent of the grid solvers."""
 
+from .extension import correlation, extend, spectrum
 from .run import unravel
 
-__all__ = ["unravel"]
+__all__ = ["correlation", "extend", "spectrum", "unravel"]

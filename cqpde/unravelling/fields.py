@@ -163,7 +163,7 @@ def _local(model: Model, fields: Canonical, z: Array, noise: Local | None) -> Lo
         raise ModelError(
             f"D1 (row {model.coordinates[at[1]]})",
             "back-reaction needs noise: (1 - D2 D2^+) D1 = 0, eq. (6)",
-            f"{defect.max():.4g} outside the range of D2 at {_place(model, z, at[0])}",
+            f"{defect.max():.4g} outside the range of D2 at {_place(model, z, int(at[0]))}",
             f"Give {model.coordinates[at[1]]} some noise there; without it there are no trajectories",
         )
     kept = [j for j in range(n) if not model.D2.vanishes((j, j))]
