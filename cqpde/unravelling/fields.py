@@ -106,6 +106,10 @@ class Fields:
             return np.asarray(base.v + z @ slopes)
         return _drift(self.model.drift(points(self.model.coordinates, z), t), len(z))
 
+    def affine_parts(self, t: float) -> tuple[Local, Array, Array]:
+        """Coefficients at the origin, and slopes of drift (n, n) and Hamiltonian (n, d, d), of an affine model."""
+        return self._affine(t)
+
     def _noise(self, t: float) -> Local:
         """Coefficients at the origin, of which only those that are the same everywhere are used."""
         return self._affine(t, affine=False)[0]

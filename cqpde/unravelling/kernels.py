@@ -195,220 +195,6 @@ def terms_matrix(rho, generator, b, jumps, drift, noise, force, conditioned):  #
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def exponential_ket(psi, x, scale):  # type: ignore[no-untyped-def]
-    """``psi <- exp(scale[l] x) psi`` by Taylor series to round-off, in as many pieces as the norm asks for."""
-    m, d = psi.shape
-    term, total, work = np.empty(d, np.complex128), np.empty(d, np.complex128), np.empty(d, np.complex128)
-    for l in range(m):
-        cx, cs = l if x.shape[0] > 1 else 0, l if scale.shape[0] > 1 else 0
-        size = 0.0
-        for a in range(d):
-            for c in range(d):
-                size += abs(x[cx, a, c].real) + abs(x[cx, a, c].imag)
-        size *= abs(scale[cs])
-        if size == 0.0:
-            continue
-        if not size < 1e6:
-            psi[l] = np.nan
-            continue
-        pieces = int(np.ceil(size))
-        step = scale[cs] / pieces
-        for _ in range(pieces):
-            for a in range(d):
-                term[a] = psi[l, a]
-                total[a] = psi[l, a]
-            for order in range(1, 30):
-                largest = 0.0
-                for a in range(d):
-                    value = 0.0j
-                    for c in range(d):
-                        value += x[cx, a, c] * term[c]
-                    work[a] = value * (step / order)
-                    largest = max(largest, abs(work[a].real) + abs(work[a].imag))
-                for a in range(d):
-                    term[a] = work[a]
-                    total[a] += work[a]
-                if largest < 1e-17:
-                    break
-            for a in range(d):
-                psi[l, a] = total[a]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def exponential_columns(m, x):  # type: ignore[no-untyped-def]
-    """``m[l] <- exp(x[l]) m[l]`` for matrices m (points, d, d), column by column as :func:`exponential_ket`."""
-    d = m.shape[1]
-    one = np.ones(1)
-    for c in range(d):
-        column = m[:, :, c].copy()
-        exponential_ket(column, x, one)
-        m[:, :, c] = column
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def exponential_matrix(rho, x, jumps, scale):  # type: ignore[no-untyped-def]
-    """``rho <- exp(scale[l] L) rho``, ``L rho = x rho + rho x^+ + sum N rho N^+``, by Taylor series to round-off."""
-    m, d = rho.shape[0], rho.shape[1]
-    j_count = jumps.shape[1]
-    term = np.empty((d, d), np.complex128)
-    work = np.empty((d, d), np.complex128)
-    half = np.empty((d, d), np.complex128)
-    total = np.empty((d, d), np.complex128)
-    for l in range(m):
-        cx, cs = l if x.shape[0] > 1 else 0, l if scale.shape[0] > 1 else 0
-        cj = l if jumps.shape[0] > 1 else 0
-        size = 0.0
-        for a in range(d):
-            for c in range(d):
-                size += 2.0 * (abs(x[cx, a, c].real) + abs(x[cx, a, c].imag))
-        size *= abs(scale[cs])
-        if size == 0.0:
-            continue
-        if not size < 1e6:
-            rho[l] = np.nan
-            continue
-        pieces = int(np.ceil(size))
-        step = scale[cs] / pieces
-        for _ in range(pieces):
-            for a in range(d):
-                for c in range(d):
-                    term[a, c] = rho[l, a, c]
-                    total[a, c] = rho[l, a, c]
-            for order in range(1, 40):
-                for a in range(d):
-                    for c in range(d):
-                        value = 0.0j
-                        for e in range(d):
-                            value += x[cx, a, e] * term[e, c]
-                        half[a, c] = value
-                for a in range(d):
-                    for c in range(d):
-                        work[a, c] = half[a, c] + np.conj(half[c, a])
-                for k in range(j_count):
-                    _add_sandwich(work, jumps[cj, k], term, 1.0, half)
-                largest = 0.0
-                for a in range(d):
-                    for c in range(d):
-                        term[a, c] = work[a, c] * (step / order)
-                        total[a, c] += term[a, c]
-                        largest = max(largest, abs(term[a, c].real) + abs(term[a, c].imag))
-                if largest < 1e-17:
-                    break
-            for a in range(d):
-                for c in range(d):
-                    rho[l, a, c] = total[a, c]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def kick_ket(psi, vectors, values, uniform, normal, dt, record):  # type: ignore[no-untyped-def]
-    r"""Measure R for a time dt: draw y from its exact law and apply ``exp(R y - R^2 dt)``, normalised.
-
-    ``vectors`` (m or 1, d, d) and ``values`` (m or 1, d) diagonalise the Hermitian R. The law of y is
-    :math:`\sum_a p_a \mathcal N(2 r_a dt, dt)`, p_a the populations in the eigenbasis: choose a, then a Gaussian.
-    """
-    m, d = psi.shape
-    c = np.empty(d, np.complex128)
-    p = np.empty(d)
-    for l in range(m):
-        e = l if values.shape[0] > 1 else 0
-        total = 0.0
-        for a in range(d):
-            value = 0.0j
-            for k in range(d):
-                value += np.conj(vectors[e, k, a]) * psi[l, k]
-            c[a] = value
-            p[a] = value.real**2 + value.imag**2
-            total += p[a]
-        y = _outcome(p, values[e], uniform[l] * total, normal[l], dt)
-        record[l] = y
-        shift = _largest_exponent(p, values[e], y, dt)
-        norm = 0.0
-        for a in range(d):
-            r = values[e, a]
-            c[a] *= np.exp(r * y - r * r * dt - shift)
-            norm += c[a].real ** 2 + c[a].imag ** 2
-        scale = 1.0 / np.sqrt(norm)
-        for k in range(d):
-            value = 0.0j
-            for a in range(d):
-                value += vectors[e, k, a] * c[a]
-            psi[l, k] = value * scale
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def kick_matrix(rho, vectors, values, uniform, normal, dt, record):  # type: ignore[no-untyped-def]
-    """As :func:`kick_ket`, on density matrices."""
-    m, d = rho.shape[0], rho.shape[1]
-    c = np.empty((d, d), np.complex128)
-    work = np.empty((d, d), np.complex128)
-    p, f = np.empty(d), np.empty(d)
-    for l in range(m):
-        e = l if values.shape[0] > 1 else 0
-        for i in range(d):
-            for a in range(d):
-                value = 0.0j
-                for k in range(d):
-                    value += rho[l, i, k] * vectors[e, k, a]
-                work[i, a] = value
-        total = 0.0
-        for a in range(d):
-            for b in range(d):
-                value = 0.0j
-                for k in range(d):
-                    value += np.conj(vectors[e, k, a]) * work[k, b]
-                c[a, b] = value
-            p[a] = max(c[a, a].real, 0.0)
-            total += p[a]
-        y = _outcome(p, values[e], uniform[l] * total, normal[l], dt)
-        record[l] = y
-        shift = _largest_exponent(p, values[e], y, dt)
-        norm = 0.0
-        for a in range(d):
-            r = values[e, a]
-            f[a] = np.exp(r * y - r * r * dt - shift)
-            norm += c[a, a].real * f[a] * f[a]
-        for a in range(d):
-            for b in range(d):
-                c[a, b] *= f[a] * f[b] * (1.0 / norm)
-        for i in range(d):
-            for b in range(d):
-                value = 0.0j
-                for a in range(d):
-                    value += vectors[e, i, a] * c[a, b]
-                work[i, b] = value
-        for i in range(d):
-            for k in range(i, d):
-                value = 0.0j
-                for b in range(d):
-                    value += work[i, b] * np.conj(vectors[e, k, b])
-                rho[l, i, k] = value if i != k else complex(value.real)
-                rho[l, k, i] = np.conj(rho[l, i, k])
-
-
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _outcome(p, values, target, normal, dt):  # type: ignore[no-untyped-def]
-    """Choose the eigenvalue at which the cumulated populations pass ``target``, then add the Gaussian."""
-    d = p.shape[0]
-    chosen, cumulated = d - 1, 0.0
-    for a in range(d):
-        cumulated += p[a]
-        if target < cumulated:
-            chosen = a
-            break
-    return 2.0 * values[chosen] * dt + np.sqrt(dt) * normal
-
-
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _largest_exponent(p, values, y, dt):  # type: ignore[no-untyped-def]
-    """Largest ``r y - r^2 dt`` among the populated eigenvalues: taken out, so that nothing over- or underflows."""
-    largest = -np.inf
-    for a in range(p.shape[0]):
-        if p[a] > 0.0:
-            largest = max(largest, values[a] * y - values[a] ** 2 * dt)
-    return largest
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def scatter(features, mean):  # type: ignore[no-untyped-def]
     """Sum over rows of ``(f - mean)(f - mean)^T``, in a fixed order of summation; features (m, k)."""
     m, k = features.shape
@@ -424,3 +210,91 @@ def scatter(features, mean):  # type: ignore[no-untyped-def]
         for b in range(a):
             out[b, a] = out[a, b]
     return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def euler_ket_affine(psi, z, g0, g1, v0, v1, b, sigma, dw, dt):  # type: ignore[no-untyped-def]
+    """Many steps as :func:`euler_ket`, with ``generator = g0 + z_i g1[i]``, ``v = v0 + z_i v1[i]`` and the rest the same everywhere.
+
+    dw has shape (steps, m, k). Lanes of trajectories side by side, real and imaginary parts apart, so that loops over lanes vectorise.
+    """
+    m, d = psi.shape
+    n, k_count, steps = z.shape[1], sigma.shape[1], dw.shape[0]
+    width = 128
+    x, y = np.empty((d, width)), np.empty((d, width))  # psi
+    nx, ny = np.empty((d, width)), np.empty((d, width))  # the next psi
+    bx, by = np.empty((d, width)), np.empty((d, width))  # B psi
+    zz, nz = np.empty((n, width)), np.empty((n, width))
+    mx, my, norm = np.empty(width), np.empty(width), np.empty(width)
+    for first in range(0, m, width):
+        w = min(width, m - first)
+        for l in range(w):
+            for a in range(d):
+                x[a, l], y[a, l] = psi[first + l, a].real, psi[first + l, a].imag
+            for i in range(n):
+                zz[i, l] = z[first + l, i]
+        for s in range(steps):
+            for a in range(d):
+                nx[a, :w] = x[a, :w]
+                ny[a, :w] = y[a, :w]
+                for c in range(d):
+                    if g0[a, c] != 0.0:
+                        re, im = dt * g0[a, c].real, dt * g0[a, c].imag
+                        for l in range(w):
+                            nx[a, l] += re * x[c, l] - im * y[c, l]
+                            ny[a, l] += re * y[c, l] + im * x[c, l]
+                    for i in range(n):
+                        if g1[i, a, c] != 0.0:
+                            re, im = dt * g1[i, a, c].real, dt * g1[i, a, c].imag
+                            for l in range(w):
+                                nx[a, l] += zz[i, l] * (re * x[c, l] - im * y[c, l])
+                                ny[a, l] += zz[i, l] * (re * y[c, l] + im * x[c, l])
+            for i in range(n):
+                nz[i, :w] = zz[i, :w] + dt * v0[i]
+                for j in range(n):
+                    if v1[j, i] != 0.0:
+                        for l in range(w):
+                            nz[i, l] += dt * v1[j, i] * zz[j, l]
+            for k in range(k_count):
+                mx[:w] = 0.0
+                my[:w] = 0.0
+                for a in range(d):
+                    bx[a, :w] = 0.0
+                    by[a, :w] = 0.0
+                    for c in range(d):
+                        if b[k, a, c] != 0.0:
+                            re, im = b[k, a, c].real, b[k, a, c].imag
+                            for l in range(w):
+                                bx[a, l] += re * x[c, l] - im * y[c, l]
+                                by[a, l] += re * y[c, l] + im * x[c, l]
+                    for l in range(w):
+                        mx[l] += x[a, l] * bx[a, l] + y[a, l] * by[a, l]
+                        my[l] += x[a, l] * by[a, l] - y[a, l] * bx[a, l]
+                for a in range(d):
+                    for l in range(w):
+                        noise = dw[s, first + l, k]
+                        ux, uy = mx[l] * dt + noise, -my[l] * dt
+                        qx, qy = 0.5 * dt * (mx[l] * mx[l] + my[l] * my[l]) + mx[l] * noise, my[l] * noise
+                        nx[a, l] += ux * bx[a, l] - uy * by[a, l] - qx * x[a, l] + qy * y[a, l]
+                        ny[a, l] += ux * by[a, l] + uy * bx[a, l] - qx * y[a, l] - qy * x[a, l]
+                for i in range(n):
+                    if sigma[i, k] != 0.0:
+                        for l in range(w):
+                            nz[i, l] += sigma[i, k] * (2.0 * mx[l] * dt + dw[s, first + l, k])
+            norm[:w] = 0.0
+            for a in range(d):
+                for l in range(w):
+                    norm[l] += nx[a, l] * nx[a, l] + ny[a, l] * ny[a, l]
+            for l in range(w):
+                norm[l] = 1.0 / np.sqrt(norm[l])
+            for a in range(d):
+                for l in range(w):
+                    x[a, l] = nx[a, l] * norm[l]
+                    y[a, l] = ny[a, l] * norm[l]
+            for i in range(n):
+                zz[i, :w] = nz[i, :w]
+        for l in range(w):
+            for a in range(d):
+                psi[first + l, a] = complex(x[a, l], y[a, l])
+            for i in range(n):
+                z[first + l, i] = zz[i, l]

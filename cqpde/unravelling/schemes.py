@@ -30,7 +30,7 @@ from dataclasses import fields as dataclass_fields
 import numpy as np
 from scipy.linalg import expm
 
-from . import kernels
+from . import kernels, kernels_instrument
 from .fields import Fields, Local
 
 Array = np.ndarray
@@ -123,6 +123,15 @@ def _euler(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise, cond
     return c
 
 
+def euler_many(fields: Fields, swarm: Swarm, steps: int, t: float, dt: float, noise: Noise) -> None:
+    """Several Euler-Maruyama steps of (9) at once, where :meth:`Fields.affine_parts` has the coefficients."""
+    base, slopes_v, slopes_h = fields.affine_parts(t)
+    dw = np.sqrt(dt) * np.stack([noise.normals(base.sigma.shape[2]) for _ in range(steps)])
+    kernels.euler_ket_affine(
+        swarm.x, swarm.z, base.generator[0], -1j * slopes_h, base.v[0], slopes_v, base.B[0], base.sigma[0], dw, dt
+    )
+
+
 def _rows(numbers: Array, swarm: Swarm) -> Array:
     return numbers if len(swarm.rows) == len(numbers) else numbers[swarm.rows]
 
@@ -211,11 +220,14 @@ def _local(fields: Fields, swarm: Swarm, c: Local, h: float) -> None:
         swarm.x[...] = np.einsum("ab,mb->ma", flow, flat).reshape(swarm.x.shape)
         return
     scale = np.array([h])
+    if swarm.pure and swarm.x.shape[1] == 2:
+        kernels_instrument.unitary_qubit(swarm.x, c.H, h)
+        return
     if swarm.pure:
-        kernels.exponential_ket(swarm.x, -1j * c.H, scale)
+        kernels_instrument.exponential_ket(swarm.x, -1j * c.H, scale)
         return
     lost = 0.5 * np.einsum("mgba,mgbc->mac", c.N.conj(), c.N)
-    kernels.exponential_matrix(swarm.x, -1j * c.H - lost, c.N, scale)
+    kernels_instrument.exponential_matrix(swarm.x, -1j * c.H - lost, c.N, scale)
 
 
 def _flow(c: Local, h: float, pure: bool) -> Array:
@@ -261,7 +273,7 @@ def _kick(fields: Fields, swarm: Swarm, c: Local, k: int, t: float, dt: float, u
     else:
         values, vectors = np.linalg.eigh(r)
         record = np.empty(len(swarm.x))
-        kick = kernels.kick_ket if swarm.pure else kernels.kick_matrix
+        kick = kernels_instrument.kick_ket if swarm.pure else kernels_instrument.kick_matrix
         whole = np.ascontiguousarray
         kick(swarm.x, whole(vectors), values, whole(uniform), whole(normal), dt, record)
     swarm.z += c.sigma[:, :, k] * record[:, None]
@@ -307,7 +319,7 @@ def _twisted_kick(swarm: Swarm, b: Array, r: Array, i: Array, dt: float, uniform
     y = _corrected(_record(rho, r, dt, uniform, normal), rho, b, r, i, 0.0, 0.0, dt)
     generator = b * y[:, None, None] - 0.5 * dt * (b.conj().swapaxes(1, 2) @ b + b @ b)
     m = np.array(np.broadcast_to(np.eye(rho.shape[1], dtype=complex), rho.shape))
-    kernels.exponential_columns(m, generator)
+    kernels_instrument.exponential_columns(m, generator)
     _apply(swarm, m)
     return y
 
