@@ -12,7 +12,7 @@ from scipy.special import erf
 
 import cqpde as cq
 from cqpde.errors import CqpdeError, ModelError, OptionError, SolverError, StateError
-from cqpde.unravelling.run import CHUNK
+from cqpde.unravelling.plan import CHUNK
 
 GRID = cq.Grid(q=(-6, 6, 24), p=(-9, 9, 24))
 DIOSI = cq.models.linear_diosi()

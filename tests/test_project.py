@@ -90,10 +90,12 @@ def test_readme_blocks_run(tmp_path, monkeypatch):
 
 
 def test_examples_run(tmp_path):
-    from examples import stern_gerlach
+    from examples import stern_gerlach, trajectories
 
     sol = stern_gerlach.main(cells=64, path=str(tmp_path / "a.nc"))
     assert abs(float(sol.trace[-1] + sol.escaped_probability[-1]) - 1) < 1e-12
+    ens, mean = trajectories.main(trajectories=500, path=str(tmp_path / "e.nc"))
+    assert float(ens.moments[-1, -1, :2].sum()) > 2 * float(mean.moments[-1, -1, :2].sum())
 
 
 def test_kernel_measurements_run():
@@ -102,3 +104,11 @@ def test_kernel_measurements_run():
     rows = kernels.main(["--quick"])
     assert {r[0] for r in rows} == {"sweep, diagonal", "sweep, dense", "remap, limited"}
     assert all(r[6] > 0 for r in rows)
+
+
+def test_trajectory_measurements_run():
+    from validation import trajectories
+
+    numbers = trajectories.main(["--quick", "--threads", "1"])
+    assert all(rate > 0.05 for _, rate in numbers["speed"])
+    assert numbers["two roads"]["z-dependent noise"][0] in ("agree", "inconclusive")

@@ -12,8 +12,9 @@ from ..coefficients import Point
 from ..errors import OptionError
 from ..initial import State
 from ..model import Model
+from .plan import CHUNK, Part, Plan
 from .result import build, fingerprint, read
-from .run import CHUNK, Part, Plan, _threads, prepare, run_chunks
+from .run import _threads, prepare, run_chunks
 
 if TYPE_CHECKING:
     import xarray as xr

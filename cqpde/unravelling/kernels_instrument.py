@@ -7,6 +7,7 @@ from numba import njit
 
 from .kernels import _add_sandwich
 
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def exponential_ket(psi, x, scale):  # type: ignore[no-untyped-def]
     """``psi <- exp(scale[l] x) psi`` by Taylor series to round-off, in as many pieces as the norm asks for."""

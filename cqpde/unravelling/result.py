@@ -11,7 +11,7 @@ import numpy as np
 from .. import dataset
 from ..errors import OptionError
 from ..model import Model
-from .run import CHUNK, COARSE, Part, Plan, path_times
+from .plan import CHUNK, COARSE, Part, Plan, path_times
 from .schemes import METHODS
 from .statistics import Snapshot, Sums, component_labels, from_components, monomial_labels
 

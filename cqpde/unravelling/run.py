@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,58 +13,17 @@ from ..coefficients import Point
 from ..errors import OptionError, SolverError, did_you_mean
 from ..initial import State, check_state
 from ..model import Model
-from ..sampling import Sampler, sampler_of
+from ..sampling import sampler_of
 from .ends import Ends
 from .fields import Fields
+from .plan import BATCH, CHUNK, COARSE, Part, Plan, Recorder
 from .schemes import METHODS, Noise, Swarm, euler_many, kick_moves_itself
-from .statistics import Functions, Snapshot, components, snapshot
+from .statistics import Functions, components, snapshot
 
 if TYPE_CHECKING:
     import xarray as xr
 
 Array = np.ndarray
-
-#: Trajectories per chunk: fixed, since the random numbers of a trajectory depend on its chunk and its place in it.
-CHUNK = 4096
-
-#: Steps of the coarse twin that estimates the bias of the step, in fine steps.
-COARSE = 4
-
-
-#: Steps that are taken at a time where nothing happens between them; a multiple of COARSE.
-BATCH = 16
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that a chunk needs; the same for all chunks."""
-
-    model: Model
-    rho0: State
-    sampler: Sampler
-    fields: Fields
-    ends: Ends
-    times: Array
-    method: str
-    pure: bool
-    dt: float
-    steps: tuple[int, ...]
-    seed: int
-    bias: bool
-    functions: Functions
-    store: int
-    stored: int
-    arrivals: bool
-
-
-@dataclass
-class Part:
-    """The result of one chunk."""
-
-    snapshots: list[Snapshot]
-    paths: tuple[Array, Array] | None = None
-    arrivals: list[tuple[int, Array, Array, Array]] = field(default_factory=list)
-
 
 def unravel(
     model: Model,
@@ -398,36 +356,3 @@ def _require_finite(plan: Plan, swarm: Swarm, chunk: int, t: float) -> None:
             f"{int((~good).sum())} of {len(good)} not finite in chunk {chunk} at t = {t:.6g}, the first is row {int(swarm.rows[worst])} (method {plan.method}, dt {plan.dt:.3g})",
             "Use a shorter dt, method='instrument', or kets; check that the model's drift does not explode",
         )  # fmt: skip
-
-
-class Recorder:
-    """Keeps every k-th step of the first ``stored`` trajectories of a chunk: z, and components of rho; NaN once absorbed."""
-
-    def __init__(self, plan: Plan, stored: int) -> None:
-        self.every, self.stored = plan.store, stored
-        self.z: list[Array] = []
-        self.x: list[Array] = []
-
-    def add(self, step: int, swarm: Swarm) -> None:
-        """Record if it is the turn of this step."""
-        if not self.stored or step % self.every:
-            return
-        mine = swarm.rows < self.stored
-        z = np.full((self.stored, swarm.z.shape[1]), np.nan)
-        d = swarm.x.shape[1]
-        x = np.full((self.stored, d * d), np.nan)
-        z[swarm.rows[mine]], x[swarm.rows[mine]] = swarm.z[mine], components(swarm.keep(mine).matrices())
-        self.z.append(z)
-        self.x.append(x)
-
-    def result(self) -> tuple[Array, Array] | None:
-        """Arrays (stored, times, n) and (stored, times, d^2)."""
-        return (np.stack(self.z, axis=1), np.stack(self.x, axis=1)) if self.stored else None
-
-
-def path_times(plan: Plan) -> Array:
-    """Times at which paths are kept."""
-    out = [float(plan.times[0])]
-    for before, after, steps in zip(plan.times[:-1], plan.times[1:], plan.steps, strict=True):
-        out += [float(before) + (k + 1) * float(after - before) / steps for k in range(steps)]
-    return np.array(out[:: plan.store])

@@ -399,7 +399,7 @@ class Method:
 
 
 METHODS = {
-    "instrument": Method(instrument, 2, 0.1),
+    "instrument": Method(instrument, 2, 0.05),
     "euler-maruyama": Method(euler, 1, 0.005),
     "weak-2": Method(weak2, 2, 0.05),
     "mean-field": Method(mean_field, 4, 0.1),

@@ -1,0 +1,138 @@
+"""Trajectories measured: speed, bias against time, false alarms of ``validate``, and grid against trajectories.
+
+    python -m validation.trajectories [--quick] [--threads N]
+
+Speed is in trajectory-steps per second for a qubit and one particle. The bias of an integrator is the largest deviation of a moment from
+the closed form, in standard deviations of a single trajectory, beside what the ensemble's own noise makes of it. Grid against
+trajectories uses the finite-volume route and a solution on fewer cells for its error.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+import cqpde as cq
+from cqpde import comparison
+from cqpde.unravelling import run
+
+Array = np.ndarray
+
+
+def start(cells: int) -> cq.State:
+    """The linear Diosi model's start on a box that holds both branches."""
+    return cq.gaussian(cq.Grid(q=(-6, 6, cells), p=(-9, 9, cells)), 0.0, 0.4, cq.ket("+"))
+
+
+def exact_features(t: float) -> Array:
+    """Exact moments of the linear Diosi model by sums over a fine grid (spectrally accurate)."""
+    grid = cq.Grid(q=(-8, 8, 256), p=(-10, 10, 256))
+    from cqpde.dataset import snapshot
+
+    rho = cq.models.linear_diosi_exact(grid, t)
+    return comparison.grid_features(snapshot(grid, 2, t, rho).expand_dims("t"), t)
+
+
+def speed(count: int, threads: int) -> list[tuple[str, float]]:
+    """Million trajectory-steps per second of each method."""
+    out = []
+    for method, state, steps in (
+        ("euler-maruyama", "ket", 400), ("euler-maruyama", "matrix", 100), ("weak-2", "ket", 40), ("instrument", "ket", 40), ("instrument", "matrix", 40),
+    ):  # fmt: skip
+        make = lambda n, dt, method=method, state=state: cq.unravel(
+            cq.models.linear_diosi(), start(48), [0, 0.2], trajectories=n, seed=1, method=method, state=state, dt=dt, threads=threads
+        )
+        make(100, 0.1)  # compiles
+        ens = make(count, 0.2 / steps)
+        out.append((f"{method}, {state}", count * steps / ens.attrs["wall_seconds"] / 1e6))
+        print(f"{out[-1][0]:>24}  {out[-1][1]:8.2f} million trajectory-steps / s on {threads} threads")
+    return out
+
+
+def bias(count: int, threads: int) -> list[tuple[str, float, float, float]]:
+    """Bias and time of integrators on the linear Diosi model at t = 1."""
+    exact, out = exact_features(1.0), []
+    runs = [("instrument", h) for h in (1 / 4, 1 / 8, 1 / 16)] + [("weak-2", h) for h in (1 / 16, 1 / 32)]
+    for method, h in runs + [("euler-maruyama", h) for h in (1 / 64, 1 / 256, 1 / 1024)]:
+        ens = cq.unravel(cq.models.linear_diosi(), start(48), [0, 1.0], trajectories=count, seed=1, method=method, dt=h, threads=threads)
+        deviation = np.sqrt(np.einsum("abab->ab", ens.covariance.values[-1])).reshape(-1)
+        found = float(np.max(np.abs(ens.moments.values[-1].reshape(-1) - exact) / deviation))
+        out.append((method, h, found, float(ens.attrs["wall_seconds"])))
+        print(f"{method:>24}  dt 1/{1 / h:<6.0f} deviation {found:.2e} (noise {count**-0.5:.1e})  {out[-1][3]:7.2f} s")
+    return out
+
+
+def false_alarms(rounds: int, size: int) -> dict[float, tuple[float, float]]:
+    """Rates at which right ensembles are rejected: Hotelling, and a sum of squared z-scores."""
+    from scipy.stats import chi2
+
+    exact = exact_features(1.0)
+    plan = run.prepare(cq.models.linear_diosi(), start(48), [0, 1.0], 1, 77, "instrument", 1 / 16, {}, False, "auto", None, None, False, None)
+    p, naive, zero = [], [], np.zeros_like(exact)
+    for k in range(rounds):
+        s = run.run_chunk(plan, k, size, 0).snapshots[-1]
+        covariance = s.moments.deviations / (size - 1)
+        p.append(comparison.hotelling(s.moments.mean - exact, covariance, size, zero, zero)[0].p)
+        naive.append(chi2.sf(size * np.sum((s.moments.mean - exact) ** 2 / np.diag(covariance)), len(exact)))
+    out = {level: (float(np.mean(np.array(p) < level)), float(np.mean(np.array(naive) < level))) for level in (0.05, 0.01, 0.001)}
+    for level, (hotelling, sums) in out.items():
+        print(f"{'false alarms at ' + format(level, 'g'):>24}  Hotelling {hotelling:.4f}   sum of z^2 {sums:.4f}   ({rounds} ensembles of {size})")
+    return out
+
+
+def _problems() -> dict[str, tuple[Any, Any, float, tuple[int, int], float]]:
+    """Model, start on n cells, end, cells, step."""
+    driven = cq.Model(
+        ("q", "p"), 2, H=lambda z: [[z.q, 0.5], [0.5, -z.q]], L=[cq.sigmaz(), cq.sigmam()], D0=[[0.25, 0], [0, 0.2]],
+        D1={"p": [-0.5, 0]}, D2={"p": 0.5}, D1C={"q": lambda z: z.p, "p": lambda z: -z.q},
+    )  # fmt: skip
+    varying = cq.Model(
+        ("x",), 2, H=0.5 * cq.sigmax(), L=cq.sigmaz(), D1=[[0.5]], D0="saturated", D2=[[lambda z: 0.4 + 0.15 * np.cos(z.x)]], D1C=[lambda z: -z.x]
+    )
+    levels = cq.Model(
+        ("x", "y"), 3, H=[[0.5, 0.3, 0], [0.3, 0, 0.4j], [0, -0.4j, -0.2]], L=[np.diag([1.0, 0, -1]), np.eye(3, k=1)],
+        D0="saturated", D1=[[0.4 + 0.3j, 0.2 - 0.5j], [0.1, 0.3j]], D2=[[0.35, 0.15], [0.15, 0.3]], excess=[[0.2, 0.05j], [-0.05j, 0.1]],
+    )  # fmt: skip
+    line = lambda n: cq.gaussian(cq.Grid(x=(-6, 6, n)), 0.3, 0.5, cq.ket("+"))
+    plane = lambda n: cq.gaussian(cq.Grid(q=(-6, 6, n), p=(-7, 7, n)), {"q": 0.5}, 0.5, cq.ket("+"))
+    square = lambda n: cq.gaussian(cq.Grid(x=(-6.5, 6.5, n), y=(-6.5, 6.5, n)), 0.0, 0.5, [0.6, 0.48j, 0.64])
+    return {
+        "linear Diosi": (cq.models.linear_diosi(), start, 0.5, (192, 96), 1 / 32),
+        "driven qubit": (driven, plane, 0.6, (160, 80), 1 / 40),
+        "three levels": (levels, square, 0.5, (128, 64), 1 / 80),
+        "z-dependent noise": (varying, line, 0.7, (512, 256), 1 / 40),
+    }
+
+
+def two_roads(count: int, threads: int, quick: bool) -> dict[str, tuple[str, float]]:
+    """Verdict and p-value of grid against ``instrument`` trajectories."""
+    out = {}
+    for name, (model, rho0, end, cells, h) in _problems().items():
+        if quick and name not in ("z-dependent noise",):
+            continue
+        sol, coarse = (cq.solve(model, rho0(n), [0, end], tol=1e-6, grid_error=False) for n in cells)
+        ens = cq.unravel(model, rho0(48), [0, end], trajectories=count, seed=5, dt=h, bias=True, threads=threads)
+        report = cq.validate(sol, ens, coarse=coarse)
+        out[name] = report.verdict, report.p_value
+        print(f"{name:>24}  {report.verdict}, p = {report.p_value:.3g}, {count} trajectories {'; '.join(report.reasons)}")
+    return out
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run everything and return the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small ensembles")
+    parser.add_argument("--threads", type=int, default=2)
+    a = parser.parse_args(argv)
+    return {
+        "speed": speed(8192 if a.quick else 65536, a.threads),
+        "bias": bias(4096 if a.quick else 2**20, a.threads),
+        "false alarms": false_alarms(20 if a.quick else 500, 3000),
+        "two roads": two_roads(5000 if a.quick else 10**6, a.threads, a.quick),
+    }
+
+
+if __name__ == "__main__":
+    main()
