@@ -238,6 +238,7 @@ def _table(report: Report) -> str:
             lines.append(f"{'purity':>14} {text}; of the conditional states on the grid {float(at['purity_grid']):.6f}")
         for j, name in enumerate(_flags(ds, "test")):
             statistic, freedom, p, allowed = (float(at[f"test_{what}"].values[j]) for what in ("statistic", "freedom", "p", "p_shifted"))
+            name += " (Hotelling T^2)" if name == "moments" else " (chi^2)"
             lines.append(f"{name:>24}  statistic {statistic:9.2f}  freedom {freedom:4.0f}  p {p:.3g}  (errors allowed for: {allowed:.3g})")
     lines.append(f"{'verdict':>24}  {report.verdict}, p = {report.p_value:.3g}")
     lines += [f"{'because':>24}  {reason}" for reason in report.reasons]

@@ -173,6 +173,42 @@ def test_histograms_are_those_of_the_density():
     assert float(ens.visits_p[-1].sum() + ens.outside[-1, 2:].sum()) == 20480
 
 
+def test_the_whole_distribution_is_gathered_cell_by_cell(tmp_path):
+    """``field=True``: rho(z, t) of the ensemble, on which every observable works; extended and stored like the rest."""
+    options = {"seed": 1, "dt": 0.05, "field": True}
+    ens = cq.unravel(DIOSI, start(), [0, 1.0], trajectories=CHUNK, **options)
+    ens = cq.extend(ens, DIOSI, start(), 4 * CHUNK)
+    once = cq.unravel(DIOSI, start(), [0, 1.0], trajectories=5 * CHUNK, **options)
+    assert np.allclose(ens.rho, once.rho, rtol=1e-9, atol=1e-12)
+    exact = np.real(cq.models.linear_diosi_exact(GRID, 1.0)[0, 0])
+    found = ens.rho.values[-1, 0, 0].real
+    noise = np.sqrt(np.maximum(exact, 1e-4) / (5 * CHUNK * GRID.cell_volume))
+    assert np.abs(found - exact).max() < 6 * noise.max() + 0.01
+    assert np.abs(found - exact[:, ::-1]).max() > 0.1
+    assert np.allclose(ens.cq.marginal("p"), np.real(np.einsum("taap->tp", ens.rho_marginal_p.values)), atol=1e-12)
+    assert float(ens.cq.moment("")[-1]) == pytest.approx(1.0, abs=2e-3)
+    cq.save(ens, tmp_path / "e.nc")
+    assert same(ens, cq.load(tmp_path / "e.nc"))
+
+
+@pytest.mark.parametrize(("method", "dt"), [("instrument", 0.1), ("weak-2", 0.05), ("euler-maruyama", 0.005)])
+def test_coefficients_that_depend_on_time(method, dt):
+    """Drift cos t, drive f(t) sigma_x, noise s(t): mean, variance and Rabi angle are integrals over time."""
+    import sympy
+
+    t = sympy.symbols("t", real=True)
+    grid = cq.Grid(x=(-8, 8, 32))
+    model = cq.Model(("x",), 2, H=[[0, t], [t, 0]], D1C=[sympy.cos(2 * t)], D2=[[(1 + t) / 4]])
+    called = cq.Model(("x",), 2, H=lambda z, t: [[0, t], [t, 0]], D1C=[lambda z, t: np.cos(2 * t)], D2=[[lambda z, t: (1 + t) / 4]])
+    for m in (model, called):
+        ens = cq.unravel(m, cq.gaussian(grid, 0.0, 0.5, cq.ket("0")), [0, 1.0], trajectories=16384, seed=1, method=method, dt=dt)
+        x = ens.moments.values[-1]
+        assert abs(x[0, 0] - np.cos(0.5) ** 2) < 5e-3 and abs(x[0, 0] - np.cos(1.0) ** 2) > 0.1
+        mean, square = x[1, :2].sum(), x[2, :2].sum()
+        assert abs(mean - 0.5 * np.sin(2.0)) < 4 * 1.0 / 128 + 5e-3
+        assert abs(square - mean**2 - 0.25 - 0.75) < 4 * 1.0 * 2**0.5 / 128 + 5e-3
+
+
 # -- two-time functions ----------------------------------------------------------------------------------------------------
 def test_two_time_correlation_and_spectrum_of_the_record():
     """Ornstein-Uhlenbeck at rest: exp(-|t - t'|) / 2; white noise has a flat spectrum s, a force on top its square at zero."""

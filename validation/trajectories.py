@@ -69,7 +69,7 @@ def false_alarms(rounds: int, size: int) -> dict[float, tuple[float, float]]:
     from scipy.stats import chi2
 
     exact = exact_features(1.0)
-    plan = run.prepare(cq.models.linear_diosi(), start(48), [0, 1.0], 1, 77, "instrument", 1 / 16, {}, False, "auto", None, None, False, None)
+    plan = run.prepare(cq.models.linear_diosi(), start(48), [0, 1.0], 1, 77, "instrument", 1 / 16, {}, False, "auto", None, None, False, False, None)
     p, naive, zero = [], [], np.zeros_like(exact)
     for k in range(rounds):
         s = run.run_chunk(plan, k, size, 0).snapshots[-1]

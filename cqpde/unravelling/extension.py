@@ -63,7 +63,7 @@ def extend(
         raise OptionError("moments", "must be the functions of the ensemble", " ".join(functions) or "none", f"It has: {a['functions'] or 'none'}")
     plan: Plan = prepare(
         model, rho0, ens["t"].values, trajectories, int(a["seed"]), str(a["method"]), float(a["dt"]), functions, bool(a["coarse_factor"]),
-        str(a["quantum_state"]), None, None, False, None,
+        str(a["quantum_state"]), None, None, False, "rho" in ens, None,
     )  # fmt: skip
     if fingerprint(model, plan) != a["fingerprint"] or int(a["chunk"]) != CHUNK:
         raise OptionError("ens", "must come from this model, state and version", a["fingerprint"], "Pass the same model and rho0")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as default
 
 import numpy as np
 
@@ -47,6 +48,7 @@ class Plan:
     store: int
     stored: int
     arrivals: bool
+    field: bool
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Part:
 
     snapshots: list[Snapshot]
     paths: tuple[Array, Array] | None = None
-    arrivals: list[tuple[int, Array, Array, Array]] = field(default_factory=list)
+    arrivals: list[tuple[int, Array, Array, Array]] = default(default_factory=list)
 
 
 class Recorder:

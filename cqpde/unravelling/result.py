@@ -128,6 +128,12 @@ def _variables(plan: Plan, snapshots: list[Snapshot], m: int, d: int) -> dict[st
         out[f"visits_{axis.name}"] = (
             ("t", axis.name), many(lambda s, i=i: s.visits[i]), note(f"number of trajectories in each cell of {axis.name}"),
         )  # fmt: skip
+    if plan.field:
+        sums = from_components(many(lambda s: s.field) / (count * grid.cell_volume))
+        out["rho"] = (
+            ("t", "row", "col", *grid.names), np.moveaxis(sums, 1, -1).reshape(len(snapshots), d, d, *grid.shape),
+            note("hybrid density matrix per phase-space volume, cell means"),
+        )  # fmt: skip
     if plan.bias:
         out["bias"] = (("t", "monomial", "operator"), many(lambda s: s.bias.mean).reshape(shape), note("mean of moments with 4 times the step minus moments"))
         out["extrapolated"] = (
@@ -209,7 +215,17 @@ def read(ds: xr.Dataset) -> list[Snapshot]:
                 [at[f"visits_{kind}{a.name}"].values.copy() for kind in (("", "coarse_") if "bias" in ds else ("",)) for a in grid.axes],
                 at["outside"].values.copy(),
                 components(at["escaped"].values) * count,
+                _field_of(at, d, count * grid.cell_volume),
                 np.array([float(at["purity_min"]), float(at["purity_max"])]),
             )
         )  # fmt: skip
     return out
+
+
+def _field_of(at: xr.Dataset, d: int, scale: float) -> Array:
+    """Summed components in every cell, where they were gathered."""
+    from .statistics import components
+
+    if "rho" not in at:
+        return np.zeros((0, d * d))
+    return components(np.moveaxis(at["rho"].values.reshape(d, d, -1), -1, 0)) * scale

@@ -40,6 +40,7 @@ def unravel(
     store: int | None = None,
     stored: int | None = None,
     arrivals: bool = False,
+    field: bool = False,
     threads: int | None = None,
     check: str | None = None,
     progress: bool | None = None,
@@ -80,6 +81,9 @@ def unravel(
         Keep every ``store``-th step of whole trajectories (memory grows with their number), of the first ``stored`` ones (default all).
     arrivals : bool
         Keep time, place and state of every absorption (their sums are always kept).
+    field : bool
+        Also gather ``rho`` (t, row, col, \*axes) in every cell, the ensemble's estimate of the whole distribution: all observables
+        ``ens.cq.density()``, ``ens.cq.conditional_state(q=...)``, ... then work on the ensemble.
     threads : int, optional
         Default: Numba's number of threads.
     check : {"error", "warn", "off"}, optional
@@ -119,7 +123,7 @@ def unravel(
     began = time.perf_counter()
     seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if seed is None else seed
     plan = prepare(
-        model, rho0, t, trajectories, seed, method, dt, dict(moments or {}), bias, state, store, stored, arrivals, check
+        model, rho0, t, trajectories, seed, method, dt, dict(moments or {}), bias, state, store, stored, arrivals, field, check
     )
     parts = run_chunks(plan, 0, int(trajectories), _threads(threads), progress)
     from .result import build
@@ -129,7 +133,7 @@ def unravel(
 
 def prepare(
     model: Model, rho0: State, t: Any, trajectories: int, seed: Any, method: str, dt: float | None, functions: Functions, bias: bool,
-    state: str, store: int | None, stored: int | None, arrivals: bool, check: str | None,
+    state: str, store: int | None, stored: int | None, arrivals: bool, field: bool, check: str | None,
 ) -> Plan:  # fmt: skip
     """Check everything before any work and return the plan."""
     if not isinstance(model, Model):
@@ -166,7 +170,7 @@ def prepare(
         raise OptionError("dt", "needs at most 1e7 steps in all", f"{sum(steps)} steps of {step:.3g}", "Give a longer dt")
     return Plan(
         model, rho0, sampler, fields, Ends(rho0.grid), times, method, pure, step, steps, int(seed), bool(bias), functions, store or 0,
-        min(stored or trajectories, trajectories), bool(arrivals),
+        min(stored or trajectories, trajectories), bool(arrivals), bool(field),
     )  # fmt: skip
 
 
@@ -300,7 +304,7 @@ def run_chunk(plan: Plan, chunk: int, size: int, stored: int) -> Part:
             if s is not None:
                 _require_finite(plan, s, chunk, now)
         share = 1.0 / (COARSE ** METHODS[plan.method].order - 1.0)
-        part.snapshots.append(snapshot(grid, size, swarm, coarse, share, escaped, plan.functions))
+        part.snapshots.append(snapshot(grid, size, swarm, coarse, share, escaped, plan.functions, plan.field))
 
     recorder.add(0, swarm)
     observe(float(plan.times[0]))

@@ -8,7 +8,8 @@ sums of squared deviations of parts of the ensemble are merged exactly (T. F. Ch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from dataclasses import field as default
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,8 @@ class Snapshot:
         Number of trajectories beyond each end of the grid.
     escaped : array (2 n, d^2)
         Summed components of rho of what was absorbed at each end so far.
+    field : array (cells, d^2) or (0, d^2)
+        Summed components of rho in every cell of the whole grid, if asked for.
     extremes : array (2,)
         Smallest and largest purity.
     """
@@ -121,7 +124,8 @@ class Snapshot:
     visits: list[Array]
     outside: Array
     escaped: Array
-    extremes: Array = field(default_factory=lambda: np.array([np.inf, -np.inf]))
+    field: Array
+    extremes: Array = default(default_factory=lambda: np.array([np.inf, -np.inf]))
 
     def merge(self, other: Snapshot) -> None:
         """Add the trajectories of another part of the ensemble."""
@@ -132,6 +136,7 @@ class Snapshot:
             elif isinstance(mine, list):
                 setattr(self, f.name, [a + b for a, b in zip(mine, its, strict=True)])
         self.outside, self.escaped = self.outside + other.outside, self.escaped + other.escaped
+        self.field = self.field + other.field
         self.extremes = np.array([min(self.extremes[0], other.extremes[0]), max(self.extremes[1], other.extremes[1])])
         self.count += other.count
 
@@ -140,11 +145,11 @@ Functions = Mapping[str, Callable[[Point, Array], Any]]
 
 
 def snapshot(
-    grid: Grid, count: int, swarm: Swarm, coarse: Swarm | None, share: float, escaped: Array, functions: Functions
+    grid: Grid, count: int, swarm: Swarm, coarse: Swarm | None, share: float, escaped: Array, functions: Functions, whole: bool
 ) -> Snapshot:
     """Statistics of a chunk of ``count`` trajectories of which those in ``swarm`` are still inside.
 
-    ``share`` of (coarse - fine) is the leading bias of the fine ones.
+    ``share`` of (coarse - fine) is the leading bias of the fine ones; ``whole``: also gather rho in every cell of the grid.
     """
     rho = swarm.matrices()
     d = rho.shape[-1]
@@ -171,8 +176,20 @@ def snapshot(
     extremes = np.array([purity.min(initial=np.inf), purity.max(initial=-np.inf)])
     return Snapshot(
         count, Sums.of(rows, True), Sums.of(extrapolated, True), Sums.of(spread(purity[:, None], swarm.rows, count), False), Sums.of(difference, True),
-        Sums.of(user, False), histogram, visits, np.array(outside, dtype=float), escaped.copy(), extremes,
+        Sums.of(user, False), histogram, visits, np.array(outside, dtype=float), escaped.copy(),
+        density_field(grid, swarm.z, x) if whole else np.zeros((0, d * d)), extremes,
     )  # fmt: skip
+
+
+def density_field(grid: Grid, z: Array, x: Array) -> Array:
+    """Summed components of the trajectories in every cell, (cells, d^2)."""
+    inside, flat = np.ones(len(z), dtype=bool), np.zeros(len(z), dtype=np.int64)
+    for i, axis in enumerate(grid.axes):
+        cell = np.floor((z[:, i] - axis.lower) / axis.spacing)
+        inside &= (cell >= 0) & (cell < axis.n)
+        flat = flat * axis.n + np.where(inside, cell, 0).astype(np.int64)
+    size = int(np.prod(grid.shape))
+    return np.stack([np.bincount(flat[inside], x[inside, c], minlength=size) for c in range(x.shape[1])], axis=1)
 
 
 def cells(axis: Axis, z: Array) -> tuple[Array, Array, int, int]:
