@@ -331,3 +331,19 @@ def test_user_callables_and_expressions_give_the_same_trajectories():
         a, b = (cq.unravel(m, start(), [0, 0.5], trajectories=500, seed=1, dt=0.05, method=method) for m in (symbolic, called))
         assert (a.attrs["coefficients"], b.attrs["coefficients"]) == ("affine", "NumPy")
         assert np.allclose(a.moments, b.moments, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["instrument", "euler-maruyama"])
+@pytest.mark.parametrize("sigma", [{"p": 1.0}, {"q": 0.5, "p": 0.8}])
+def test_many_steps_at_a_time_are_the_steps_one_by_one(method, sigma):
+    """Keeping a path makes the run stop at every step; a sigma_x coupling, a drive and a trap leave nothing diagonal."""
+    import sympy
+
+    q, p = sympy.symbols("q p", real=True)
+    coupling = q * (cq.sigmax() + 0.5 * cq.sigmaz()) + 0.3 * cq.sigmay()
+    model = cq.healed(("q", "p"), p**2 / 2 + q**2 / 2 + q / 3, coupling, sigma)
+    options = {"trajectories": 700, "seed": 1, "dt": 0.02, "method": method, "bias": True}
+    many = cq.unravel(model, start(), [0, 0.3, 1.0], **options)
+    single = cq.unravel(model, start(), [0, 0.3, 1.0], store=1000, stored=1, **options)
+    for name in ("moments", "extrapolated", "bias", "covariance", "visits_q"):
+        assert np.allclose(many[name], single[name], rtol=0, atol=1e-11), name

@@ -219,6 +219,8 @@ def _unobserved(model: Model, fields: Canonical, b: Array, z: Array) -> Array:
     if not given:
         b_vectors = b.reshape(*b.shape[:2], d * d)
         choi = choi - np.einsum("mkx,mky->mxy", b_vectors, b_vectors.conj())
+        if np.abs(choi).max() <= RANK * scale:  # saturated
+            return none
     values, modes = np.linalg.eigh(0.5 * (choi + choi.conj().swapaxes(1, 2)))
     if values.min() < -1e-9 * scale:
         worst = int(np.argmin(values[:, 0]))

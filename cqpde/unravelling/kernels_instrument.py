@@ -236,3 +236,69 @@ def _largest_exponent(p, values, y, dt):  # type: ignore[no-untyped-def]
         if p[a] > 0.0:
             largest = max(largest, values[a] * y - values[a] ** 2 * dt)
     return largest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def instrument_qubit_affine(psi, z, h0, h1, v0, v1, vectors, values, sigma, uniform, normal, dt):  # type: ignore[no-untyped-def]
+    """Many steps of the instrument on kets of two levels: ``H = h0 + z_i h1[i]``, ``v = v0 + z_i v1[i]``, one Hermitian B everywhere.
+
+    uniform and normal have shape (steps, m); sigma (n,); vectors (2, 2) and values (2,) diagonalise B. A global phase is left out.
+    """
+    m, n, steps = psi.shape[0], z.shape[1], uniform.shape[0]
+    half, root = 0.5 * dt, np.sqrt(dt)
+    point, middle = np.empty(n), np.empty(n)
+    e00, e01, e10, e11 = vectors[0, 0], vectors[0, 1], vectors[1, 0], vectors[1, 1]
+    r0, r1 = values[0], values[1]
+    damp0, damp1 = r0 * r0 * dt, r1 * r1 * dt
+    for l in range(m):
+        a, b = psi[l, 0], psi[l, 1]
+        for i in range(n):
+            point[i] = z[l, i]
+        for s in range(steps):
+            _stream_affine(point, middle, v0, v1, half)
+            a, b = _turn_affine(a, b, point, h0, h1, half)
+            c0, c1 = np.conj(e00) * a + np.conj(e10) * b, np.conj(e01) * a + np.conj(e11) * b
+            p0, p1 = c0.real**2 + c0.imag**2, c1.real**2 + c1.imag**2
+            y = 2.0 * dt * (r0 if uniform[s, l] * (p0 + p1) < p0 else r1) + root * normal[s, l]
+            f0, f1 = r0 * y - damp0, r1 * y - damp1
+            shift = max(f0 if p0 > 0.0 else -np.inf, f1 if p1 > 0.0 else -np.inf)
+            f0, f1 = np.exp(f0 - shift), np.exp(f1 - shift)
+            scale = 1.0 / np.sqrt(p0 * f0 * f0 + p1 * f1 * f1)
+            c0, c1 = c0 * (f0 * scale), c1 * (f1 * scale)
+            a, b = e00 * c0 + e01 * c1, e10 * c0 + e11 * c1
+            for i in range(n):
+                point[i] += sigma[i] * y
+            a, b = _turn_affine(a, b, point, h0, h1, half)
+            _stream_affine(point, middle, v0, v1, half)
+        psi[l, 0], psi[l, 1] = a, b
+        for i in range(n):
+            z[l, i] = point[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _stream_affine(point, middle, v0, v1, h):  # type: ignore[no-untyped-def]
+    """Midpoint rule for ``dz/dt = v0 + z v1``, in place."""
+    n = point.shape[0]
+    for i in range(n):
+        speed = v0[i]
+        for j in range(n):
+            speed += point[j] * v1[j, i]
+        middle[i] = point[i] + 0.5 * h * speed
+    for i in range(n):
+        speed = v0[i]
+        for j in range(n):
+            speed += middle[j] * v1[j, i]
+        point[i] += h * speed
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _turn_affine(a, b, point, h0, h1, h):  # type: ignore[no-untyped-def]
+    """``exp(-i h H(z))`` on a qubit (a, b), up to a global phase."""
+    split, off = 0.5 * (h0[0, 0].real - h0[1, 1].real), h0[0, 1]
+    for i in range(point.shape[0]):
+        split += 0.5 * point[i] * (h1[i, 0, 0].real - h1[i, 1, 1].real)
+        off += point[i] * h1[i, 0, 1]
+    w = np.sqrt(split * split + off.real * off.real + off.imag * off.imag)
+    cosine = np.cos(w * h)
+    sine = np.sin(w * h) / w if w > 0.0 else h
+    return complex(cosine, -sine * split) * a - 1j * sine * off * b, complex(cosine, sine * split) * b - 1j * sine * np.conj(off) * a

@@ -17,7 +17,7 @@ from ..sampling import sampler_of
 from .ends import Ends
 from .fields import Fields
 from .plan import BATCH, CHUNK, COARSE, Part, Plan, Recorder
-from .schemes import METHODS, Noise, Swarm, euler_many, kick_moves_itself
+from .schemes import METHODS, Noise, Swarm, kick_moves_itself
 from .statistics import Functions, components, snapshot
 
 if TYPE_CHECKING:
@@ -310,12 +310,15 @@ def run_chunk(plan: Plan, chunk: int, size: int, stored: int) -> Part:
     observe(float(plan.times[0]))
     for before, after, steps in zip(plan.times[:-1], plan.times[1:], plan.steps, strict=True):
         h = float(after - before) / steps
-        for k in range(0, steps, BATCH) if batched(plan) else ():
+        many = METHODS[plan.method].many if batched(plan) else None
+        for k in range(0, steps, BATCH):
+            if many is None:
+                break
             count, now = min(BATCH, steps - k), float(before) + k * h
-            euler_many(plan.fields, swarm, count, now, h, fine)
+            many(plan.fields, swarm, count, now, h, fine)
             if coarse is not None:
-                euler_many(plan.fields, coarse, count // COARSE, now, COARSE * h, rough)
-        for k in range(0 if batched(plan) else steps):
+                many(plan.fields, coarse, count // COARSE, now, COARSE * h, rough)
+        for k in range(steps if many is None else 0):
             now = float(before) + k * h
             swarm, gone = advance(plan, swarm, now, h, fine)
             for face, rows, when, state in gone:
@@ -332,9 +335,14 @@ def run_chunk(plan: Plan, chunk: int, size: int, stored: int) -> Part:
 
 
 def batched(plan: Plan) -> bool:
-    """Whether steps can be taken many at a time: Euler-Maruyama on kets, affine coefficients, nothing to look at between outputs."""
-    ends = plan.ends.turning or plan.ends.absorbing
-    return plan.method == "euler-maruyama" and plan.pure and plan.fields.affine and not (ends or plan.store or plan.model.time_dependent)
+    """Whether steps can be taken many at a time: kets, affine coefficients, and nothing to look at between outputs."""
+    looked_at = plan.ends.turning or plan.ends.absorbing or plan.store or plan.model.time_dependent
+    if looked_at or not (plan.pure and plan.fields.affine) or METHODS[plan.method].many is None:
+        return False
+    if plan.method == "euler-maruyama":
+        return True
+    b = plan.fields.affine_parts(float(plan.times[0]))[0].B
+    return b.shape[1] == 1 and b.shape[2] == 2 and bool(np.abs(b - b.conj().swapaxes(2, 3)).max() <= 1e-14 * np.abs(b).max())
 
 
 def advance(plan: Plan, swarm: Swarm, t: float, h: float, noise: Noise) -> tuple[Swarm, list[tuple[int, Array, Array, Swarm]]]:

@@ -132,6 +132,17 @@ def euler_many(fields: Fields, swarm: Swarm, steps: int, t: float, dt: float, no
     )
 
 
+def instrument_many(fields: Fields, swarm: Swarm, steps: int, t: float, dt: float, noise: Noise) -> None:
+    """Several steps of the instrument at once, for a qubit in a pure state with one Hermitian B that is the same everywhere."""
+    base, slopes_v, slopes_h = fields.affine_parts(t)
+    values, vectors = np.linalg.eigh(base.B[0, 0])
+    draws = [(noise.normals(1)[:, 0], noise.uniforms(2)[:, 0]) for _ in range(steps)]
+    kernels_instrument.instrument_qubit_affine(
+        swarm.x, swarm.z, base.H[0], slopes_h, base.v[0], slopes_v, np.ascontiguousarray(vectors), values, base.sigma[0, :, 0].copy(),
+        np.stack([u for _, u in draws]), np.stack([g for g, _ in draws]), dt,
+    )  # fmt: skip
+
+
 def _rows(numbers: Array, swarm: Swarm) -> Array:
     return numbers if len(swarm.rows) == len(numbers) else numbers[swarm.rows]
 
@@ -391,16 +402,17 @@ def _force(c: Local, rho: Array) -> Array:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to step: its function, its weak order, and the largest ``rate x step`` of its default step."""
+    """A way to step: its function, its weak order, the largest ``rate x step`` of its default step, and one for many steps."""
 
     step: Callable[[Fields, Swarm, float, float, Noise], Local]
     order: int
     fraction: float
+    many: Callable[[Fields, Swarm, int, float, float, Noise], None] | None = None
 
 
 METHODS = {
-    "instrument": Method(instrument, 2, 0.05),
-    "euler-maruyama": Method(euler, 1, 0.005),
+    "instrument": Method(instrument, 2, 0.05, instrument_many),
+    "euler-maruyama": Method(euler, 1, 0.005, euler_many),
     "weak-2": Method(weak2, 2, 0.05),
     "mean-field": Method(mean_field, 4, 0.1),
     "linear": Method(linear, 1, 0.005),
