@@ -187,8 +187,10 @@ def _validate(arguments: argparse.Namespace) -> int:
     if solution.attrs["transport"] in ("upwind", "linear"):
         options["transport"] = solution.attrs["transport"]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the coarse solution serves the estimate of the grid error alone
-        coarse = solve(problem.model, rho0.on(grid.coarsened()), span, grid_error=False, progress=False, **options)
+        warnings.simplefilter("ignore")  # the coarser solutions serve the extrapolation alone
+        coarse = [
+            solve(problem.model, rho0.on(grid.coarsened(factor)), span, grid_error=False, progress=False, **options) for factor in (1.5, 2.0)
+        ]
     if arguments.ensemble:
         ensemble = io.load(arguments.ensemble)
     else:

@@ -12,15 +12,16 @@ Two kinds of test at one time (or several), joined by Bonferroni's bound:
 - **Histograms** of each coordinate: Pearson's :math:`\chi^2` against the probabilities of the cells, neighbours joined until enough is
   expected in each.
 
-Numerical errors are not noise: the grid error e (by Richardson from a second solution on fewer cells, or a bound) and what is left of
-the bias b of the time step (where the ensemble has a coarse twin, its moments are extrapolated first) shift the statistics, which then
-follow the non-central laws with :math:`\lambda = 4N|e + b|_S^2` (the errors count twice: they are estimates). Verdicts: ``disagree`` if the difference is significant even with that shift; ``agree`` if it is not
+Numerical errors are not noise. Where there are solutions on fewer cells, the grid's moments are extrapolated to cell size zero, and where
+the ensemble has a coarse twin, its moments to step zero (Richardson both); what is left, e on the grid and b in the step, shifts the
+statistics, which then follow the non-central laws with :math:`\lambda = 4N(|e|_S + |b|_S)^2` (the errors count twice: they are estimates).
+Verdicts: ``disagree`` if the difference is significant even with that shift; ``agree`` if it is not
 significant and no error exceeds 0.2 standard errors; else ``inconclusive``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ RANK = 1e-9
 #: Errors above this many standard errors make an agreement inconclusive.
 SHARE = 0.2
 
-#: Part of the leading bias of the step that is taken to be left after its extrapolation.
+#: Part of a leading error, of the step or of the cells, that is taken to be left after its extrapolation.
 LEFT = 0.25
 
 #: Factor on the numerical errors when they are allowed for: they are estimates.
@@ -138,35 +139,55 @@ def cell_probabilities(ds: xr.Dataset, t: float, axis: int) -> Array:
 
 
 def _at_edges(probability: Array, axis: Axis, other: Axis) -> Array:
-    """Move probabilities of the cells of one axis to the cells of another (monotone interpolation of the distribution function)."""
+    """Move probabilities of the cells of one axis to the cells of another (cubic spline of the distribution function)."""
     if axis == other:
         return probability
-    from scipy.interpolate import PchipInterpolator
+    from scipy.interpolate import CubicSpline
 
-    cumulated = PchipInterpolator(axis.interfaces, np.concatenate([[0.0], np.cumsum(np.maximum(probability, 0.0))]))
+    cumulated = CubicSpline(axis.interfaces, np.concatenate([[0.0], np.cumsum(probability)]))
     return np.diff(cumulated(np.clip(other.interfaces, axis.lower, axis.upper)))
 
 
-def _grid_error(sol: xr.Dataset, coarse: xr.Dataset | None, t: float, exact: Array) -> tuple[Array, Array]:
-    """Signed error of the moments by Richardson (zero without a coarse solution), and the size of what is only bounded."""
-    grid = grid_of(sol)
+def grid_moments(sol: xr.Dataset, coarse: Sequence[xr.Dataset], t: float) -> tuple[Array, Array, Array]:
+    """Moments on the grid, extrapolated to cell size zero where there are coarser solutions.
+
+    Returns
+    -------
+    value, signed, bound : array (k,)
+        ``signed`` estimates what the extrapolation leaves: a part of the correction for one coarser solution, the change by the last
+        one for more. ``bound`` comes from the time error, and from the solution's own ``grid_error`` if nothing coarser is there.
+    """
     index = int(np.flatnonzero(np.isclose(sol["t"].values, t))[0])
-    density = np.real(np.einsum("aa...->...", _frame(sol, t)))
-    z = grid.mesh()
-    spread = [
-        float(np.sqrt(np.sum(density * np.prod([z[grid.names[i]] ** 2 for i in k] or [np.ones(1)], axis=0)) * grid.cell_volume))
-        if len(k) < 2
-        else float(np.sqrt(max(np.sum(density * (z[grid.names[k[0]]] * z[grid.names[k[1]]]) ** 2) * grid.cell_volume, 0.0)))
-        for k in monomials(grid.names)
-    ]
-    scale = np.repeat(spread, sol.sizes["row"] ** 2)
-    bound = float(sol["time_error"].values[index]) if "time_error" in sol else 0.0
-    if coarse is None:
+    size = _sizes(sol, t)
+    time_error = float(sol["time_error"].values[index]) if "time_error" in sol else 0.0
+    values = [grid_features(ds, t) for ds in (sol, *coarse)]
+    if not coarse:
         estimate = float(sol["grid_error"].values[index]) if "grid_error" in sol else np.nan
-        return np.zeros_like(exact), scale * (bound + estimate)
-    ratio = float(np.mean(grid_of(coarse).spacings / grid.spacings))
-    order = 1 if sol.attrs.get("transport") == "upwind" else 2
-    return (exact - grid_features(coarse, t)) / (ratio**order - 1.0), scale * bound
+        return values[0], np.zeros_like(values[0]), size * (time_error + estimate)
+    weights = extrapolation_weights(sol, coarse)
+    best = np.einsum("s,sk->k", weights, np.array(values))
+    if len(coarse) == 1:
+        return best, LEFT * (best - values[0]), size * time_error
+    fewer = np.einsum("s,sk->k", extrapolation_weights(sol, coarse[:-1]), np.array(values[:-1]))
+    return best, best - fewer, size * time_error
+
+
+def extrapolation_weights(sol: xr.Dataset, coarse: Sequence[xr.Dataset]) -> Array:
+    """Weights of solutions that cancel the leading powers of the cell size (h^2, h^4, ...; h, h^2, ... for upwind transport)."""
+    fine = grid_of(sol).spacings
+    h = np.array([float(np.mean(grid_of(ds).spacings / fine)) for ds in (sol, *coarse)])
+    power = 1 if sol.attrs.get("transport") == "upwind" else 2
+    rows = np.array([h ** (power * k) for k in range(len(h))])
+    return np.linalg.solve(rows, np.eye(len(h))[0])
+
+
+def _sizes(sol: xr.Dataset, t: float) -> Array:
+    """Root mean square of the monomial of every feature."""
+    grid = grid_of(sol)
+    density = np.real(np.einsum("aa...->...", _frame(sol, t)))
+    z = [np.broadcast_to(c, grid.shape) for c in grid.mesh().values()]
+    square = lambda k: np.sum(density * np.prod([z[i] ** 2 for i in k], axis=0)) * grid.cell_volume if k else 1.0
+    return np.repeat(np.sqrt([max(float(square(k)), 0.0) for k in monomials(grid.names)]), sol.sizes["row"] ** 2)
 
 
 # -- the ensemble's side -------------------------------------------------------------------------------------------------
@@ -286,10 +307,9 @@ def pearson(name: str, visits: Array, probability: Array, error: Array, count: i
     return Test(f"histogram of {name} (chi^2)", statistic, len(bins) - 1, p, max(p, shifted) if np.isfinite(shifted) else p)
 
 
-def compare(sol: xr.Dataset, sample: Sample, coarse: xr.Dataset | None, t: float) -> Moments:
+def compare(sol: xr.Dataset, sample: Sample, coarse: Sequence[xr.Dataset], t: float) -> Moments:
     """All tests at one time."""
-    exact = grid_features(sol, t)
-    signed, bound = _grid_error(sol, coarse, t, exact)
+    exact, signed, bound = grid_moments(sol, coarse, t)
     known = np.isfinite(bound)
     bound = np.where(known, bound, 0.0)
     bias = np.full_like(exact, np.nan)
@@ -308,9 +328,9 @@ def compare(sol: xr.Dataset, sample: Sample, coarse: xr.Dataset | None, t: float
         for i, (axis, other) in enumerate(zip(grid.axes, sample.grid.axes, strict=True)):
             probability = _at_edges(cell_probabilities(sol, t, i), axis, other)
             wrong = np.zeros_like(probability)
-            if coarse is not None:
-                rough = _at_edges(cell_probabilities(coarse, t, i), grid_of(coarse).axes[i], other)
-                ratio = grid_of(coarse).axes[i].spacing / axis.spacing
+            if coarse:
+                rough = _at_edges(cell_probabilities(coarse[0], t, i), grid_of(coarse[0]).axes[i], other)
+                ratio = grid_of(coarse[0]).axes[i].spacing / axis.spacing
                 wrong = (probability - rough) / (ratio ** (1 if sol.attrs.get("transport") == "upwind" else 2) - 1.0)
             if sample.visits_bias is not None:
                 wrong = wrong + sample.visits_bias[i] / sample.count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ def _flags(ds: xr.Dataset, name: str) -> list[str]:
 
 
 def validate(
-    sol: xr.Dataset, ens: Any, *, coarse: xr.Dataset | None = None, times: Any = None, level: float = 0.01
+    sol: xr.Dataset, ens: Any, *, coarse: xr.Dataset | Sequence[xr.Dataset] | None = None, times: Any = None, level: float = 0.01
 ) -> Report:
     r"""Compare a solution on the grid with an ensemble of trajectories, one road checking the other.
 
@@ -85,9 +86,10 @@ def validate(
 
         One row per trajectory; un-normalised states count with their trace (norm squared) as weight. Any NaN or infinity is a
         disagreement: an average over the rest would hide it. Nothing else is assumed about how they were made.
-    coarse : Dataset, optional
-        The same solution on fewer cells: the grid error of every moment then follows by Richardson. Without it the solution's own
-        ``grid_error`` (a norm) times the size of the monomial is taken as a bound, which is often too large to conclude from.
+    coarse : Dataset or list of Dataset, optional
+        The same solution on fewer cells (say 2/3 and 1/2 of them, in this order): the grid's moments are then extrapolated to cell size
+        zero. With one, a quarter of the correction counts as error; with two, what the second one changes. Without any, the solution's
+        own ``grid_error`` (a norm) times the size of the monomial is a bound that is often too large to conclude from.
     times : array, optional
         Times to compare, common to both; default: the last common one. Several times count as several tests.
     level : float
@@ -111,7 +113,9 @@ def validate(
     """
     if not 0 < level < 1:
         raise OptionError("level", "must lie in (0, 1)", level, "Use e.g. 0.01")
-    _check(sol, ens, coarse)
+    given: Any = coarse
+    rough: list[xr.Dataset] = [] if given is None else [given] if hasattr(given, "data_vars") else list(given)
+    _check(sol, ens, rough)
     rows, reasons, count = [], [], 0
     for t in _common_times(sol, ens, times):
         sample = sample_of(ens, sol, float(t))
@@ -119,7 +123,7 @@ def validate(
             reasons.append(sample)
             continue
         count = sample.count
-        rows.append(compare(sol, sample, coarse, float(t)))
+        rows.append(compare(sol, sample, rough, float(t)))
     tests = [test for row in rows for test in row.tests]
     faults = reasons + [f"t = {row.t:g}: {fault}" for row in rows for fault in row.faults]
     p = min(1.0, len(tests) * min((test.p for test in tests), default=0.0))
@@ -143,13 +147,13 @@ def validate(
     return Report(verdict, p, faults, _dataset(sol, ens, rows, verdict, p, shifted, faults, count, level))
 
 
-def _check(sol: xr.Dataset, ens: Any, coarse: xr.Dataset | None) -> None:
+def _check(sol: xr.Dataset, ens: Any, coarse: list[xr.Dataset]) -> None:
     if not hasattr(sol, "data_vars") or "rho" not in sol:
         raise OptionError("sol", "must be a solution with full fields", type(sol).__name__, "Solve without save=, or with frames")
     if "batch" in sol["rho"].dims:
         raise OptionError("sol", "must hold one initial state", f"a batch of {sol.sizes['batch']}", "Select one: sol.isel(batch=0)")
     grid = dataset.grid_of(sol)
-    pairs: tuple[tuple[str, Any], ...] = (("ens", ens), ("coarse", coarse))
+    pairs: list[tuple[str, Any]] = [("ens", ens), *[("coarse", c) for c in coarse]]
     for name, other in pairs:
         if hasattr(other, "data_vars"):
             if dataset.grid_of(other).names != grid.names or other.sizes["row"] != sol.sizes["row"]:
@@ -190,7 +194,7 @@ def _dataset(
     shape = (len(rows), len(coords["monomial"][1]), d * d)
     data: dict[str, Any] = {}
     for name, text in (
-        ("grid", "moment on the grid"), ("grid_error", "estimated error of the moment on the grid"), ("ensemble", "moment of the ensemble"),
+        ("grid", "moment on the grid, extrapolated if there are coarser ones"), ("grid_error", "estimate of its error"), ("ensemble", "moment of the ensemble"),
         ("standard_error", "standard error of that moment"), ("bias", "bias of the time step left after extrapolation (NaN: not estimated)"), ("z", "z-score"),
     ):  # fmt: skip
         values = np.array([getattr(row, name) for row in rows]).reshape(shape)
