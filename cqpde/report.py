@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 #: Trajectories per independent moment from which the test's false alarms are as stated.
-ENOUGH = 100
+ENOUGH = 400
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def validate(
     times : array, optional
         Times to compare, common to both; default: the last common one. Several times count as several tests.
     level : float
-        Verdict ``disagree`` below this p-value: the rate of false alarms. (A hundredth of it below 100 trajectories per independent
+        Verdict ``disagree`` below this p-value: the rate of false alarms. (A hundredth of it below 400 trajectories per independent
         moment, where the tails of products like :math:`z^2\rho` are not yet normal.)
 
     Returns

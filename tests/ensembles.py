@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,17 @@ import sympy
 import cqpde as cq
 from cqpde import dataset
 
+from . import models
+
 Array = np.ndarray
+
+
+@cache
+def reference(name: str, n: int) -> tuple[models.Case, cq.Grid, Array]:
+    """A case of :mod:`tests.models`, its grid of n cells, and the reference at its end: computed once."""
+    case = models.CASES[name]()
+    grid = case.grid(n)
+    return case, grid, case.reference(grid)
 
 
 def pairs(n: int) -> list[tuple[int, ...]]:

@@ -7,7 +7,7 @@ import pytest
 
 import cqpde as cq
 
-from . import ensembles, models
+from . import ensembles
 from .references import gaussian
 
 COUNT = 8192
@@ -33,9 +33,8 @@ def exact_cases():
     """Cases with constant operators and their exact moments."""
     out = {}
     for name, n in (("correlated_2d", 48), ("three_levels", 96)):
-        case = models.CASES[name]()
-        grid = case.grid(n)
-        out[name] = case, grid, ensembles.moments_on(grid, case.reference(grid))
+        case, grid, rho = ensembles.reference(name, n)
+        out[name] = case, grid, ensembles.moments_on(grid, rho)
     return out
 
 
@@ -60,9 +59,8 @@ def test_operators_that_do_not_commute(exact_cases, name, method):
 @pytest.mark.parametrize("method", ["instrument", "weak-2"])
 def test_everything_depends_on_z(method):
     """A(x) not Hermitian, s(x), v(x), H(x), N(x), x correlated with the state at the start; periodic axis; user callables."""
-    case = models.CASES["noncommuting_1d"]()
-    grid = case.grid(64)
-    exact = ensembles.moments_on(grid, case.reference(grid))
+    case, grid, rho = ensembles.reference("noncommuting_1d", 64)
+    exact = ensembles.moments_on(grid, rho)
     ens = run(case.model, case.start(grid), case.t, method=method, dt=0.07, trajectories=2048)
     assert np.abs(ensembles.z_scores(ens, exact)).max() < 4.5
     assert ens.attrs["coefficients"] == "NumPy"

@@ -37,9 +37,8 @@ def solutions():
     )
     out = {"driven": (fine, coarse)}
     for name, n in (("linear_diosi", 48), ("correlated_2d", 48), ("three_levels", 96)):
-        case = models.CASES[name]()
-        grid = case.grid(n)
-        exact = ensembles.exact_solution(grid, [0.0, case.t], [case.start(grid).rho, case.reference(grid)])
+        case, grid, rho = ensembles.reference(name, n)
+        exact = ensembles.exact_solution(grid, [0.0, case.t], [case.start(grid).rho, rho])
         out[name] = exact, None
     return out
 
