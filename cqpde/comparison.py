@@ -164,12 +164,18 @@ def grid_moments(sol: xr.Dataset, coarse: Sequence[xr.Dataset], t: float) -> tup
     if not coarse:
         estimate = float(sol["grid_error"].values[index]) if "grid_error" in sol else np.nan
         return values[0], np.zeros_like(values[0]), size * (time_error + estimate)
-    weights = extrapolation_weights(sol, coarse)
-    best = np.einsum("s,sk->k", weights, np.array(values))
+    best, left = _extrapolated(sol, coarse, values)
+    return best, left, size * time_error
+
+
+def _extrapolated(sol: xr.Dataset, coarse: Sequence[xr.Dataset], values: list[Array]) -> tuple[Array, Array]:
+    """Values of a solution and of coarser ones extrapolated to cell size zero, and an estimate of what that leaves."""
+    if not coarse:
+        return values[0], np.zeros_like(values[0])
+    best = np.einsum("s,sk->k", extrapolation_weights(sol, coarse), np.array(values))
     if len(coarse) == 1:
-        return best, LEFT * (best - values[0]), size * time_error
-    fewer = np.einsum("s,sk->k", extrapolation_weights(sol, coarse[:-1]), np.array(values[:-1]))
-    return best, best - fewer, size * time_error
+        return best, LEFT * (best - values[0])
+    return best, best - np.einsum("s,sk->k", extrapolation_weights(sol, coarse[:-1]), np.array(values[:-1]))
 
 
 def extrapolation_weights(sol: xr.Dataset, coarse: Sequence[xr.Dataset]) -> Array:
@@ -323,18 +329,13 @@ def compare(sol: xr.Dataset, sample: Sample, coarse: Sequence[xr.Dataset], t: fl
     out.tests.append(test)
     if fault:
         out.faults.append(fault)
-    grid = grid_of(sol)
     if sample.visits is not None:
-        for i, (axis, other) in enumerate(zip(grid.axes, sample.grid.axes, strict=True)):
-            probability = _at_edges(cell_probabilities(sol, t, i), axis, other)
-            wrong = np.zeros_like(probability)
-            if coarse:
-                rough = _at_edges(cell_probabilities(coarse[0], t, i), grid_of(coarse[0]).axes[i], other)
-                ratio = grid_of(coarse[0]).axes[i].spacing / axis.spacing
-                wrong = (probability - rough) / (ratio ** (1 if sol.attrs.get("transport") == "upwind" else 2) - 1.0)
+        for i, other in enumerate(sample.grid.axes):
+            each = [_at_edges(cell_probabilities(ds, t, i), grid_of(ds).axes[i], other) for ds in (sol, *coarse)]
+            probability, wrong = _extrapolated(sol, coarse, each)
             if sample.visits_bias is not None:
                 wrong = wrong + sample.visits_bias[i] / sample.count
-            tested = pearson(axis.name, sample.visits[i], probability, wrong, sample.count)
+            tested = pearson(other.name, sample.visits[i], probability, wrong, sample.count)
             if tested is not None:
                 out.tests.append(tested)
     return out
