@@ -139,6 +139,7 @@ class Model:
         if check not in CHECKS:
             raise OptionError("check", "must be one of the known modes", repr(check), did_you_mean(str(check), CHECKS))
         self.dim, self.check_mode, self.name, self.description = int(dim), check, name, description
+        self._margins: dict[tuple[Grid, float, str], float] = {}  # of grids that passed the check
         d, n = self.dim, len(self.coordinates)
         operators = _operator_list(L, d)
         p = len(operators) if hasattr(operators, "__len__") else 1
@@ -267,7 +268,13 @@ class Model:
         """
         from .physicality import check_model
 
-        return check_model(self, grid, t, self.check_mode if mode is None else mode)
+        mode = self.check_mode if mode is None else mode
+        key = (grid, t, mode)
+        if mode == "warn" or key not in self._margins:
+            if len(self._margins) > 256:
+                self._margins.clear()
+            self._margins[key] = check_model(self, grid, t, mode)
+        return self._margins[key]
 
     def require_coordinates(self, grid: Grid) -> None:
         """Refuse a grid whose axes are not this model's coordinates in the same order."""

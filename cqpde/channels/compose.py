@@ -1,0 +1,179 @@
+r"""Symmetric composition of exact sub-flows: one step of order 2, and chains of n equal steps for the extrapolation.
+
+A step over h of the groups :math:`F_1, ..., F_m` (outermost first) is
+
+.. math:: S(h) = F_1(\tfrac h2)\cdots F_{m-1}(\tfrac h2)\,F_m(h)\,F_{m-1}(\tfrac h2)\cdots F_1(\tfrac h2),
+
+coefficients taken at the step's midpoint. It is symmetric in time, so the error of n steps over H is a series in :math:`(H/n)^2` and
+extrapolation gains two orders per chain (integrate/extrapolate.py). Between steps the two outer halves are one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numba
+import numpy as np
+
+from ..grid import Grid
+from ..model import Canonical, Model
+from ..stencil import Stencil, StencilBuilder
+from ..superoperators import excess, hamiltonian
+from .lines import LineMatrices, apply_lines, contraction, own_drift
+from .spectral import KickSymbol, Multiplier, apply_multiplier, exponential, kick_symbol, stream_multiplier
+from .structure import Kick, Lines, Part, Stream, Structure, depends, drift_parts, fields_at
+
+Array = np.ndarray
+
+
+@dataclass
+class Flow:
+    """A part over one ``dt``, ready to be applied: at most one of each, in this order."""
+
+    lines: LineMatrices | None = None
+    multiplier: Multiplier | None = None
+    axes: tuple[int, ...] = ()
+    local: Stencil | None = None
+
+
+@dataclass
+class Composition:
+    """The sub-flows of a model on a grid.
+
+    Attributes
+    ----------
+    grid : Grid
+        Cells on which the state is evolved.
+    watched : tuple of int
+        Axes whose transforms are looked at for resolution.
+    """
+
+    model: Model
+    grid: Grid
+    structure: Structure
+    t0: float = 0.0
+    _flows: dict[tuple[Part, float, float], Flow] = field(default_factory=dict)
+    _fields: dict[float, Canonical] = field(default_factory=dict)
+    _symbols: dict[tuple[Kick, float], KickSymbol] = field(default_factory=dict)
+    _drifts: dict[tuple[int, float], tuple[Array, Array, Array | None]] = field(default_factory=dict)
+
+    @property
+    def exact(self) -> bool:
+        """Whether all parts commute and nothing depends on t, so that one step has no time error."""
+        return len(self.structure.groups) <= 1 and not self.model.time_dependent
+
+    # -- building ------------------------------------------------------------------------------------------------------
+    def _at(self, t: float) -> Canonical:
+        if t not in self._fields:
+            if len(self._fields) > 4:
+                self._fields.clear()
+            self._fields[t] = fields_at(self.model, self.grid.mesh(), t, self.structure.basis)
+        return self._fields[t]
+
+    def _drift(self, i: int, t: float) -> tuple[Array, Array, Array | None]:
+        if (i, t) not in self._drifts:
+            if len(self._drifts) > 64:
+                self._drifts.clear()
+            self._drifts[i, t] = drift_parts(self.model, self.grid, t, i)
+        return self._drifts[i, t]
+
+    def _symbol(self, kick: Kick, t: float) -> KickSymbol:
+        if (kick, t) not in self._symbols:
+            if len(self._symbols) > 16:
+                self._symbols.clear()
+            drifts = {i: self._drift(i, t) for i in kick.axes}
+            carried = {i: g for i, (g, _, _) in drifts.items() if not depends(g, kick.axes)}
+            gamma = drifts[kick.axes[0]][2] if kick.relax else None
+            self._symbols[kick, t] = kick_symbol(self._at(t), self.grid, kick, carried, gamma)
+        return self._symbols[kick, t]
+
+    def flow(self, part: Part, t: float, dt: float) -> Flow:
+        """The part over ``dt`` with coefficients at ``t``."""
+        key = (part, t if self.model.time_dependent else 0.0, dt)
+        if key not in self._flows:
+            if len(self._flows) > (32 if self.model.time_dependent else 256):
+                self._flows.clear()
+            self._flows[key] = self._build(part, t if self.model.time_dependent else self.t0, dt)
+        return self._flows[key]
+
+    def _build(self, part: Part, t: float, dt: float) -> Flow:
+        grid = self.grid
+        if isinstance(part, Kick):
+            symbol = self._symbol(part, t)
+            lines = contraction(grid, part.axes[0], symbol.gamma, dt) if symbol.gamma is not None else None
+            return Flow(lines, symbol.over(dt), part.axes)
+        if isinstance(part, Stream):
+            g, _, gamma = self._drift(part.axis, t)
+            gamma = gamma if part.relax else None
+            lines = contraction(grid, part.axis, gamma, dt) if gamma is not None else None
+            return Flow(lines, stream_multiplier(grid, part.axis, g, gamma, dt, self.model.dim**2), (part.axis,))
+        if isinstance(part, Lines):
+            return Flow(own_drift(self.model, grid, part, t, dt))
+        return Flow(local=local_flow(self._at(t), grid, dt))
+
+    # -- applying ------------------------------------------------------------------------------------------------------
+    def apply(self, group: tuple[Part, ...], x: Array, escaped: Array, t: float, dt: float, tails: list[float] | None) -> None:
+        """Apply the parts of a group over ``dt`` to ``x`` (components, batch, *cells) in place; adds to ``escaped`` (batch, faces, components)."""
+        for part in group:
+            flow = self.flow(part, t, dt)
+            if flow.lines is not None:
+                gone = apply_lines(x, flow.lines, self.grid.cell_volume)
+                if gone is not None:
+                    escaped[:, 2 * flow.lines.axis : 2 * flow.lines.axis + 2] += gone
+            if flow.multiplier is not None:
+                apply_multiplier(x, flow.multiplier, self.grid, flow.axes, tails, numba.get_num_threads())
+            if flow.local is not None:
+                flat = x.reshape(x.shape[0], -1)
+                flat[...] = flow.local.apply(flat, x.shape[1])
+
+    def chain(self, x: Array, escaped: Array, t: float, length: float, n: int, tails: list[float] | None) -> tuple[Array, Array]:
+        """``n`` symmetric steps over ``length`` from ``t``; returns a new state and what escaped.
+
+        Parameters
+        ----------
+        tails : list of float per axis, or None
+            Raised to the content of the watched band at the middle step and at the end.
+        """
+        x, escaped = x.copy(), escaped.copy()
+        groups, h = self.structure.groups, length / n
+        merge = len(groups) > 1 and not self.model.time_dependent
+        for k in range(n):
+            middle = t + (k + 0.5) * h
+            look = tails if k in (n // 2, n - 1) else None
+            for depth, group in enumerate(groups[:-1]):
+                if depth == 0 and merge and k > 0:
+                    continue
+                self.apply(group, x, escaped, middle, 0.5 * h, look)
+            if groups:
+                self.apply(groups[-1], x, escaped, middle, h, look)
+            for depth in range(len(groups) - 2, -1, -1):
+                whole = depth == 0 and merge and k < n - 1
+                self.apply(groups[depth], x, escaped, middle, h if whole else 0.5 * h, look)
+        return x, escaped
+
+    # -- basis ---------------------------------------------------------------------------------------------------------
+    def enter(self, rho: Array) -> Array:
+        """Turn matrices (d, d, ...) into the basis of the run."""
+        return turn(rho, self.structure.basis, False)
+
+    def leave(self, rho: Array) -> Array:
+        """Turn matrices (d, d, ...) back."""
+        return turn(rho, self.structure.basis, True)
+
+
+def turn(rho: Array, basis: Array | None, back: bool) -> Array:
+    """``U^+ rho U``, or ``U rho U^+`` on the way back."""
+    if basis is None:
+        return rho
+    left = basis if back else basis.conj().T
+    return np.asarray(np.einsum("ij,jk...,kl->il...", left, rho, left.conj().T, optimize=True))
+
+
+def local_flow(fields: Canonical, grid: Grid, dt: float) -> Stencil:
+    """Exact exponential of Hamiltonian and excess over ``dt``, once per distinct value of their matrix."""
+    matrices = dt * (hamiltonian(fields) + excess(fields))
+    distinct, where = np.unique(matrices.reshape(-1, *matrices.shape[-2:]), axis=0, return_inverse=True)
+    flow = exponential(distinct.astype(complex)).real[where.reshape(-1)].reshape(matrices.shape)
+    builder = StencilBuilder(grid, fields.H.shape[-1])
+    builder.matrix((0,) * grid.ndim, flow)
+    return builder.build()

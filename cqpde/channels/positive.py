@@ -1,0 +1,197 @@
+r"""Composition of channels that are each completely positive to round-off: Kraus kicks, exact local exponentials, positive transport.
+
+A step is :math:`N(dt/2)\,Q(dt/2)\,T(dt)\,Q(dt/2)\,N(dt/2)`, of order 2. With whole-cell shifts every factor is completely positive,
+trace-preserving and linear in the state; with limited remaps T is positive and conservative, but not linear.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numba
+import numpy as np
+
+from ..errors import SolverError
+from ..fv.limited import LimitedTransport
+from ..grid import Grid
+from ..kernels.spectral import shift_lines
+from ..model import Canonical, Model
+from ..stencil import Stencil
+from .compose import local_flow
+from .kraus import KrausKick, kraus_kick, torus
+from .shifts import common_measure
+from .spectral import apply_multiplier
+from .structure import Kick, Lines, Local, Obstacle, Stream, Structure, drift_parts, fields_at, tidy
+
+Array = np.ndarray
+
+
+def kick_axes(structure: Structure) -> list[int]:
+    """Axes with noise."""
+    return [i for p in structure.parts if isinstance(p, Kick) for i in p.axes]
+
+
+def transport_axes(model: Model, grid: Grid, structure: Structure, times: tuple[float, ...]) -> list[int]:
+    """Axes whose drift the kick does not carry."""
+    kicked = kick_axes(structure)
+    moved = {p.axis for p in structure.parts if isinstance(p, Stream | Lines)} | {
+        p.axes[0] for p in structure.parts if isinstance(p, Kick) and p.relax
+    }
+    own = {i for i in kicked if any(tidy(model.drift(grid.mesh(), t)[i], grid.ndim).shape[i] > 1 for t in times)}
+    return sorted(moved | own)
+
+
+def obstacle(model: Model, grid: Grid, structure: Structure, times: tuple[float, ...], transport: str) -> Obstacle | None:
+    """Why the channels cannot be exactly positive, if they cannot."""
+    if not kick_axes(structure):
+        return Obstacle("D2", "positivity='exact' of the split route is for models with noise", "none on any axis")
+    for t in times:
+        f = fields_at(model, grid.mesh(), t, structure.basis)
+        for i in kick_axes(structure):
+            for j in range(i):
+                if np.any(f.s[..., i, j]):
+                    return Obstacle("D2", "positivity='exact' of the split route needs uncorrelated noise", f"D2[{i}, {j}] != 0")
+            if np.min(f.s[..., i, i]) <= 0:
+                return Obstacle("D2", f"positivity='exact' of the split route needs noise along {grid.names[i]} everywhere", "0 on some cell")
+    if transport == "limited":
+        return None
+    axes = transport_axes(model, grid, structure, times)
+    if model.D1C.time_dependent and axes:
+        return Obstacle("D1C", "whole-cell shifts need a drift that does not depend on t", "a drift of (z, t)")
+    for i in axes:
+        name = grid.names[i]
+        if grid.names[i] in structure.walls:
+            return Obstacle(f"Grid({name}=...)", "whole-cell shifts need open or periodic ends", str(grid.axes[i].ends[0]))
+        v = tidy(model.drift(grid.mesh(), times[0])[i], grid.ndim)
+        if v.shape[i] > 1:
+            return Obstacle(f"D1C ({name})", f"whole-cell shifts need a drift of {name} that does not depend on {name}", "it does")
+        if any(v.shape[j] > 1 for j in axes):
+            return Obstacle(f"D1C ({name})", "whole-cell shifts need drifts that do not depend on each other's axes", "they do")
+        if common_measure(v) is None:
+            return Obstacle(f"D1C ({name})", "whole-cell shifts need drift values with a common measure", "none")
+    return None
+
+
+def measures(model: Model, grid: Grid, axes: list[int], t: float) -> dict[int, float]:
+    """Common measure of the drift along each axis (where it drifts at all)."""
+    found = {i: common_measure(tidy(model.drift(grid.mesh(), t)[i], grid.ndim)) for i in axes}
+    return {i: g for i, g in found.items() if g is not None}
+
+
+@dataclass
+class PositiveComposition:
+    """The channels of a model on a grid.
+
+    Attributes
+    ----------
+    transport : {"shift", "limited"}
+    linear : bool
+        Whether the composition is linear in the state.
+    """
+
+    model: Model
+    grid: Grid
+    structure: Structure
+    transport: str
+    times: tuple[float, ...]
+    applications: int = 0
+    _kicks: dict[tuple[int, float, float], KrausKick] = field(default_factory=dict)
+    _locals: dict[tuple[float, float], Stencil | None] = field(default_factory=dict)
+    _fields: dict[float, Canonical] = field(default_factory=dict)
+    exact: bool = False
+    first_level: int = 1
+
+    def __post_init__(self) -> None:
+        self.axes = transport_axes(self.model, self.grid, self.structure, self.times)
+        self.torus = torus(self.grid)
+        self.limited = LimitedTransport(self.model, self.grid, self.axes) if self.transport == "limited" and self.axes else None
+        self.has_local = any(isinstance(p, Local) or (isinstance(p, Kick) and p.local) for p in self.structure.parts)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the composition is linear in the state."""
+        return self.limited is None
+
+    def _at(self, t: float) -> Canonical:
+        key = t if self.model.time_dependent else self.times[0]
+        if key not in self._fields:
+            if len(self._fields) > 4:
+                self._fields.clear()
+            self._fields[key] = fields_at(self.model, self.grid.mesh(), key, self.structure.basis)
+        return self._fields[key]
+
+    def _cached(self, store: dict[Any, Any], key: tuple[Any, ...], make: Any) -> Any:
+        if key not in store:
+            if len(store) > 64:
+                store.clear()
+            store[key] = make()
+        return store[key]
+
+    def _kick(self, i: int, t: float, dt: float) -> KrausKick:
+        def make() -> KrausKick:
+            carried = np.zeros((1,) * self.grid.ndim) if i in self.axes else drift_parts(self.model, self.grid, t, i)[0]
+            return kraus_kick(self._at(t), self.grid, i, carried, dt)
+
+        return self._cached(self._kicks, (i, t if self.model.time_dependent else 0.0, dt), make)
+
+    def _local(self, t: float, dt: float) -> Stencil:
+        key = (t if self.model.time_dependent else 0.0, dt)
+        return self._cached(self._locals, key, lambda: local_flow(self._at(t), self.grid, dt))
+
+    # -- applying: all on x (components, batch * cells) -----------------------------------------------------------------
+    def local(self, x: Array, batch: int, t: float, dt: float) -> Array:
+        """Hamiltonian and excess over ``dt``."""
+        return self._local(t, dt).apply(x, batch) if self.has_local else x
+
+    def kick(self, x: Array, batch: int, i: int, t: float, dt: float) -> Array:
+        """The kick of one axis over ``dt``."""
+        k = self._kick(i, t, dt)
+        self.applications += 1
+        if k.stencil is not None:
+            return k.stencil.apply(x, batch)
+        assert k.multiplier is not None
+        y = x.reshape(x.shape[0], batch, *self.grid.shape).copy()
+        apply_multiplier(y, k.multiplier, self.grid, (i,), None, numba.get_num_threads())
+        return y.reshape(x.shape)
+
+    def kicks(self, x: Array, batch: int, t: float, dt: float, back: bool) -> Array:
+        """All kicks over ``dt``, in order or in reverse order."""
+        axes = kick_axes(self.structure)
+        for i in reversed(axes) if back else axes:
+            x = self.kick(x, batch, i, t, dt)
+        return x
+
+    def shift(self, x: Array, batch: int, dt: float) -> Array:
+        """All drifts over ``dt`` by whole cells."""
+        for i in self.axes:
+            axis = self.grid.axes[i]
+            v = self.model.drift(self.grid.mesh(), self.times[0])[i]
+            others = tuple(n for k, n in enumerate(self.grid.shape) if k != i)
+            cells = np.broadcast_to(np.squeeze(v, axis=i) * dt / axis.spacing, others).reshape(-1)
+            whole = np.round(cells)
+            if np.max(np.abs(cells - whole)) > 1e-6 * max(1.0, float(np.max(np.abs(whole)))):
+                raise SolverError(
+                    f"D1C ({axis.name})", "the drift must move by whole cells", f"off by {np.max(np.abs(cells - whole)):.3g}", "Use transport='limited'"
+                )
+            y = np.empty_like(x)
+            shift_lines(x, y, axis.n, int(np.prod(self.grid.shape[i + 1 :])), np.tile(whole.astype(np.int64), batch))
+            x = y
+        return x
+
+    def step(self, x: Array, e: Array, t: float, dt: float, remaps: int = 1) -> tuple[Array, Array]:
+        """One step from ``t``; limited transport is done in ``remaps`` equal parts."""
+        batch, middle, e = e.shape[0], t + 0.5 * dt, e.copy()
+        x = self.local(self.kicks(x, batch, middle, 0.5 * dt, back=False), batch, middle, 0.5 * dt)
+        if self.limited is None:
+            x = self.shift(x, batch, dt)
+        else:
+            x = np.array(x)
+            spare = np.empty_like(x)
+            for k in range(remaps):
+                x, spare = self.limited.step(x, spare, e, t + k * dt / remaps, dt / remaps)
+        return self.kicks(self.local(x, batch, middle, 0.5 * dt), batch, middle, 0.5 * dt, back=True), e
+
+    def two_halves(self, x: Array, e: Array, t: float, dt: float) -> tuple[Array, Array]:
+        """Two steps of ``dt/2``."""
+        return self.step(*self.step(x, e, t, 0.5 * dt), t + 0.5 * dt, 0.5 * dt)

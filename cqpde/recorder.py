@@ -1,0 +1,137 @@
+"""What a run keeps: frames, escaped matrices, diagnostics, and the observables asked for by ``save=``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from . import dataset
+from .components import min_eigenvalues, to_matrix
+from .errors import OptionError, did_you_mean
+from .grid import Grid
+from .initial import edge_probabilities
+from .integrate.evolve import Frame
+
+Array = np.ndarray
+
+
+class Recorder:
+    """Collects frames, escaped matrices, diagnostics and saved observables while a run goes on."""
+
+    def __init__(
+        self, grid: Grid, dim: int, batch: int, times: Array, kept: Array, savers: dict[str, Callable[..., Any]]
+    ) -> None:
+        self.grid, self.dim, self.batch, self.times, self.kept, self.savers = grid, dim, batch, times, kept, savers
+        self.rho = np.empty((len(kept), batch, dim, dim, *grid.shape), dtype=complex)
+        self.escaped = np.empty((len(times), batch, 2 * grid.ndim, dim, dim), dtype=complex)
+        self.diagnostics: dict[str, Array] = {
+            name: np.full((len(times), batch) if name in _PER_STATE else (len(times),), np.nan)
+            for name in dataset.DIAGNOSTICS
+        }
+        self._saved: dict[str, list[Any]] = {name: [] for name in savers}
+        self.applications = 0
+        self.seconds = 0.0
+
+    def add(self, frame: Frame, began: float) -> None:
+        """Record one output.
+
+        Parameters
+        ----------
+        began : float
+            When the run started, for the wall-clock time.
+        """
+        now = time.perf_counter()
+        k, d, cells = frame.index, self.diagnostics, self.grid.shape
+        x = frame.x.reshape(self.dim**2, self.batch, *cells)
+        density = x[: self.dim].sum(axis=0)
+        per_state = density.reshape(self.batch, -1)
+        largest = per_state.max(axis=1)
+        self.escaped[k] = np.moveaxis(to_matrix(np.moveaxis(frame.escaped, -1, 0)), (0, 1), (-2, -1))
+        d["trace"][k] = per_state.sum(axis=1) * self.grid.cell_volume
+        d["min_eigenvalue"][k] = min_eigenvalues(x).reshape(self.batch, -1).min(axis=1) / largest
+        d["hermiticity_defect"][k] = 0.0  # the state is kept as d^2 real components: it cannot be anything but Hermitian
+        d["escaped_probability"][k] = np.real(np.einsum("bfaa->b", self.escaped[k]))
+        for b in range(self.batch):
+            edges = [amount for _, kind, amount in edge_probabilities(self.grid, density[b]) if kind == "open"]
+            d["edge_probability"][k, b] = max(sum(edges), frame.progress.edge)
+        p = frame.progress
+        for name, value in (
+            ("time_error", p.time_error),
+            ("grid_error", np.nan if p.tail is None else p.tail),
+            ("dt", p.dt),
+            ("steps", p.steps),
+            ("steps_rejected", p.rejected),
+        ):
+            d[name][k] = value
+        d["wall_seconds"][k] = now - began
+        self.applications = p.applications
+        match = np.flatnonzero(self.kept == frame.t)
+        if not len(match) and not self.savers:
+            self.seconds += time.perf_counter() - now
+            return
+        rho = np.moveaxis(to_matrix(x), 2, 0)
+        if len(match):
+            self.rho[match[0]] = rho
+        if self.savers:
+            view = dataset.snapshot(self.grid, self.dim, frame.t, rho)
+            for name, function in self.savers.items():
+                self._saved[name].append(function(view))
+        self.seconds += time.perf_counter() - now
+
+    def saved(self, single: bool) -> dict[str, Any]:
+        """Saved observables with a leading time dimension."""
+        import xarray as xr
+
+        out = {}
+        for name, values in self._saved.items():
+            arrays = [xr.DataArray(v) if not isinstance(v, xr.DataArray) else v for v in values]
+            joined = xr.concat([a.drop_vars("t", errors="ignore") for a in arrays], dim="t")
+            if single and "batch" in joined.dims:
+                joined = joined.isel(batch=0, drop=True)
+            joined.attrs.setdefault("long_name", name)
+            joined.attrs.setdefault("units", "1")
+            out[name] = joined.drop_vars([c for c in joined.coords if c not in joined.dims])
+        return out
+
+
+_PER_STATE = ("trace", "min_eigenvalue", "hermiticity_defect", "escaped_probability", "edge_probability", "grid_error")
+
+
+def frame_times(times: Array, frames: Any, save: Any) -> Array:
+    """Times at which full fields are kept."""
+    if frames is None:
+        return times if save is None else times[-1:]
+    kept = np.array(frames, dtype=float).reshape(-1)
+    missing = [float(f) for f in kept if f not in times]
+    if missing or len(kept) == 0:
+        raise OptionError("frames", "must be times out of t", missing or "none", "Take them from the same array")
+    return np.unique(kept)
+
+
+def savers_of(save: Any) -> dict[str, Callable[..., Any]]:
+    """Functions of a snapshot by name, out of what the user asked to save."""
+    from .observables import METHODS as known
+
+    if save is None:
+        return {}
+    if isinstance(save, str):
+        save = [save]
+    if isinstance(save, Mapping):
+        items = list(save.items())
+    else:
+        items = [(str(s).replace(" ", "_"), s) for s in save]
+    out: dict[str, Callable[..., Any]] = {}
+    for name, what in items:
+        if callable(what):
+            out[str(name)] = what
+            continue
+        words = str(what).split()
+        if not words or words[0] not in known:
+            raise OptionError(
+                "save", "must name an observable of .cq or be a callable", repr(what), did_you_mean(str(what), known)
+            )
+        out[str(name)] = lambda view, w=words: getattr(view.cq, w[0])(*w[1:])
+    return out
