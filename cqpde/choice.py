@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from .channels import positive, shifts
-from .channels.resolution import Spectrum
 from .channels.structure import Obstacle, Structure, analyse
 from .errors import OptionError, did_you_mean
 from .fv.generator import TRANSPORTS
@@ -22,7 +21,7 @@ METHODS = ("auto", "split", "fv")
 SPLIT_TRANSPORTS = ("shift", "limited")
 
 #: Under ``auto``: content of the watched band of modes (integrated trace norm) above which a state counts as not resolved.
-UNRESOLVED = 1e-2
+UNRESOLVED = 0.3
 
 @dataclass(frozen=True)
 class Route:
@@ -78,15 +77,15 @@ def structure_of(model: Model, grid: Grid, times: tuple[float, ...]) -> Structur
 
 
 def choose(
-    model: Model, grid: Grid, spectrum: Spectrum, times: tuple[float, ...], gaps: Array,
+    model: Model, grid: Grid, unresolved: float, times: tuple[float, ...], gaps: Array,
     method: str, transport: str | None, positivity: str | None,
 ) -> Route:  # fmt: skip
     """Choose the route of a run.
 
     Parameters
     ----------
-    spectrum : Spectrum
-        Of the initial state.
+    unresolved : float
+        Content of the initial state in the watched band of the cells.
     times : tuple of float
         Times at which the coefficients are looked at.
     gaps : array
@@ -109,7 +108,6 @@ def choose(
     asked = "asked for" if method == "split" else "every part of the model is solved exactly"
     reason = f"{asked}: {found.describe(grid)}" + ("; callables were probed on the cells" if found.probed else "")
     if positivity is None:
-        unresolved = spectrum.unresolved()
         if method == "auto" and unresolved > UNRESOLVED:
             return Route("fv", f"the cells do not resolve the initial state well enough for the split route ({unresolved:.2g})", "limited")
         return Route("split", reason, "spectral", found)

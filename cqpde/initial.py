@@ -7,7 +7,7 @@ Densities are sampled at cell centres and normalised to total probability one on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,10 @@ class State:
     recipe: Callable[[Grid], State] | None = None
     normalisation: float = 1.0
     note: str = ""
+    checked: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.rho.setflags(write=False)  # a state that was checked stays what it was
 
     @property
     def dim(self) -> int:
@@ -365,6 +369,8 @@ def check_state(state: Any, dim: int) -> None:
         raise StateError(
             "rho0", "must be a State", type(state).__name__, "Make it with cqpde.gaussian, product, point or from_array"
         )
+    if dim in state.checked:
+        return
     if state.dim != dim:
         raise StateError("rho0", f"must have the model's {dim} levels", state.dim, "Match the quantum state to dim")
     rho, grid = state.rho, state.grid
@@ -402,6 +408,7 @@ def check_state(state: Any, dim: int) -> None:
                 f"probability {amount:.3g} in its outermost cells",
                 f"Widen the box of {name}, or say what its ends do",
             )
+    state.checked.add(dim)
 
 
 def edge_probabilities(grid: Grid, density: Array) -> list[tuple[str, str, float]]:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -202,7 +203,7 @@ class Model:
         """All coefficients by name."""
         return {c.name: c for c in (self.H, self.L, self.D0, self.excess, self.D1, self.D2, self.D1C)}
 
-    @property
+    @cached_property
     def time_dependent(self) -> bool:
         """Whether any coefficient depends on t."""
         return any(c.time_dependent for c in self.coefficients.values())

@@ -12,8 +12,8 @@ from . import dataset
 from .components import min_eigenvalues, to_matrix
 from .errors import OptionError, did_you_mean
 from .grid import Grid
-from .initial import edge_probabilities
 from .integrate.evolve import Frame
+from .kernels.diagnostics import matrices, survey
 
 Array = np.ndarray
 
@@ -46,17 +46,17 @@ class Recorder:
         now = time.perf_counter()
         k, d, cells = frame.index, self.diagnostics, self.grid.shape
         x = frame.x.reshape(self.dim**2, self.batch, *cells)
-        density = x[: self.dim].sum(axis=0)
-        per_state = density.reshape(self.batch, -1)
-        largest = per_state.max(axis=1)
         self.escaped[k] = np.moveaxis(to_matrix(np.moveaxis(frame.escaped, -1, 0)), (0, 1), (-2, -1))
-        d["trace"][k] = per_state.sum(axis=1) * self.grid.cell_volume
-        d["min_eigenvalue"][k] = min_eigenvalues(x).reshape(self.batch, -1).min(axis=1) / largest
         d["hermiticity_defect"][k] = 0.0  # the state is kept as d^2 real components: it cannot be anything but Hermitian
         d["escaped_probability"][k] = np.real(np.einsum("bfaa->b", self.escaped[k]))
         for b in range(self.batch):
-            edges = [amount for _, kind, amount in edge_probabilities(self.grid, density[b]) if kind == "open"]
-            d["edge_probability"][k, b] = max(sum(edges), frame.progress.edge)
+            one = np.ascontiguousarray(x[:, b]).reshape(self.dim**2, -1)
+            total, largest, smallest = survey(one, self.dim)
+            if self.dim > 2:
+                smallest = float(min_eigenvalues(one).min())
+            d["trace"][k, b] = total * self.grid.cell_volume
+            d["min_eigenvalue"][k, b] = smallest / largest
+            d["edge_probability"][k, b] = max(self._at_open_ends(x[: self.dim, b]), frame.progress.edge)
         p = frame.progress
         for name, value in (
             ("time_error", p.time_error),
@@ -72,14 +72,24 @@ class Recorder:
         if not len(match) and not self.savers:
             self.seconds += time.perf_counter() - now
             return
-        rho = np.moveaxis(to_matrix(x), 2, 0)
-        if len(match):
-            self.rho[match[0]] = rho
+        rho = self.rho[match[0]] if len(match) else np.empty((self.batch, self.dim, self.dim, *cells), dtype=complex)
+        for b in range(self.batch):
+            one = np.ascontiguousarray(x[:, b]).reshape(self.dim**2, -1)
+            matrices(one, rho[b].reshape(self.dim, self.dim, -1))
         if self.savers:
             view = dataset.snapshot(self.grid, self.dim, frame.t, rho)
             for name, function in self.savers.items():
                 self._saved[name].append(function(view))
         self.seconds += time.perf_counter() - now
+
+    def _at_open_ends(self, diagonal: Array) -> float:
+        """Probability in the outermost cells of open axes, from the diagonal (d, *cells)."""
+        total = 0.0
+        for i, axis in enumerate(self.grid.axes):
+            for end, place in zip(axis.ends, (0, axis.n - 1), strict=True):
+                if end.kind == "open":
+                    total += float(np.take(diagonal, place, axis=i + 1).sum())
+        return total * self.grid.cell_volume
 
     def saved(self, single: bool) -> dict[str, Any]:
         """Saved observables with a leading time dimension."""

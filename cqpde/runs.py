@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .channels.compose import Composition, turn
+from .channels.compose import Composition, Known, remembered, turn
 from .channels.positive import PositiveComposition
-from .channels.resolution import Spectrum
+from .channels.resolution import Start
+from .channels.structure import Structure
 from .choice import Route
 from .components import to_components, to_matrix
 from .errors import OptionError, RouteError, SolverError
@@ -29,6 +30,9 @@ Array = np.ndarray
 
 #: A result below this smallest eigenvalue (relative to the largest trace) is not positive and not returned.
 POSITIVITY = -1e-10
+
+#: Grids of fewer cells than this have their coefficients and flows kept with the model, for its next run.
+REMEMBERED = 1 << 14
 
 #: Where positivity holds to the size of the errors: below this the result is not returned.
 UNPHYSICAL = -1e-2
@@ -75,7 +79,7 @@ class Run:
 
 
 def run_route(
-    problem: Problem, route: Route, x: Array, spectrum: Spectrum, savers: dict[str, Callable[..., Any]], fallback: bool
+    problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Callable[..., Any]], fallback: bool
 ) -> Run:
     """Run a route; with ``fallback`` a split run that turns out unsuitable is done again by finite volumes.
 
@@ -83,19 +87,21 @@ def run_route(
     ----------
     x : array (d^2, batch, *cells)
         The initial states.
+    start : Start or None
+        The same on the cells that carry them (for the spectral transport of ``split``).
     """
     try:
         return (_run_fv if route.method == "fv" else _run_positive if route.transport != "spectral" else _run_spectral)(
-            problem, route, x, spectrum, savers
+            problem, route, x, start, savers
         )
     except RouteError as reason:
         if not fallback:
             raise
         again = Route("fv", f"the split route was tried and left: {reason}", "limited")
-        return _run_fv(problem, again, x, spectrum, savers)
+        return _run_fv(problem, again, x, start, savers)
 
 
-def _run_fv(problem: Problem, route: Route, x: Array, spectrum: Spectrum, savers: dict[str, Any]) -> Run:
+def _run_fv(problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Any]) -> Run:
     began = time.perf_counter()
     plan = layout(problem.model, problem.grid, problem.probes)
     if route.transport != "limited" and not plan.drifting:
@@ -118,18 +124,19 @@ def _run_fv(problem: Problem, route: Route, x: Array, spectrum: Spectrum, savers
     )  # fmt: skip
 
 
-def _run_spectral(problem: Problem, route: Route, x: Array, spectrum: Spectrum, savers: dict[str, Any]) -> Run:
+def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Any]) -> Run:
     began = time.perf_counter()
     model, structure = problem.model, route.structure
-    assert structure is not None
+    assert structure is not None and start is not None
     seconds = {"compile": warm("split")}
     sampled = any(c.sampled for c in model.coefficients.values())
     run = SplitRun(
-        lambda grid: Composition(model, grid, structure, float(problem.times[0])),
-        problem.grid, model.dim, problem.tol, spectrum, adaptive=bool(structure.parts) and not sampled,
+        lambda grid: _composition(problem, grid, structure),
+        problem.grid, model.dim, problem.tol, start, adaptive=bool(structure.parts) and not sampled,
     )  # fmt: skip
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
+    run.start = replace(start, x=_turned(start.x, structure.basis, False))
     frames = run.frames(_turned(x, structure.basis, False), problem.times, problem.longest, report)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames), savers, UNPHYSICAL, seconds)
@@ -145,11 +152,20 @@ def _run_spectral(problem: Problem, route: Route, x: Array, spectrum: Spectrum, 
         integration="exact (all parts commute)" if exact else f"extrapolated symmetric composition, order {2 * run.most_chains}, error controlled",
         exactly_positive=False, linear=True, seconds=seconds,
         cells="as given" if inside == problem.grid.shape else " x ".join(map(str, inside)),
-        tolerated=10.0 * (problem.tol + float(np.nanmax(recorder.diagnostics["grid_error"]))),
+        tolerated=10.0 * (problem.tol + sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))),
     )  # fmt: skip
 
 
-def _run_positive(problem: Problem, route: Route, x: Array, spectrum: Spectrum, savers: dict[str, Any]) -> Run:
+def _composition(problem: Problem, grid: Grid, structure: Structure) -> Composition:
+    """The composition on a grid; what was evaluated of the model on a small grid is kept with the model for its next run."""
+    store = problem.model.__dict__.setdefault("_known", {})
+    known = remembered(store, (grid, problem.grid, problem.probes), 8, Known) if np.prod(grid.shape) < REMEMBERED else Known()
+    # characteristics are traced two digits beyond the tolerance
+    accuracy = float(np.clip(1e-2 * problem.tol, 1e-12, 1e-6))
+    return Composition(problem.model, grid, structure, float(problem.times[0]), accuracy, known)
+
+
+def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Any]) -> Run:
     began = time.perf_counter()
     structure = route.structure
     assert structure is not None

@@ -5,17 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import dataset
-from .channels.resolution import Spectrum
+from .channels.resolution import settle
 from .choice import check_words, choose
 from .components import to_components, trace_norm_bound
 from .errors import CqpdeError, CqpdeWarning, OptionError
 from .grid import Grid
 from .initial import State, check_state
+from .integrate.extrapolate import RESOLUTION_SHARE
 from .model import Model
 from .recorder import frame_times, savers_of
 from .runs import POSITIVITY, Problem, Run, run_route
@@ -129,9 +131,9 @@ def solve(
     )  # fmt: skip
     savers = savers_of(save)
     x = problem.components()
-    spectrum = Spectrum(x, grid, model.dim)
-    route = choose(model, grid, spectrum, probes, np.diff(times), method, transport, positivity)
-    run = run_route(problem, route, x, spectrum, savers, fallback=method == "auto")
+    start = settle(x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None else None
+    route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(times), method, transport, positivity)
+    run = run_route(problem, route, x, start, savers, fallback=method == "auto")
     if run.route.method == "fv" and grid_error and all(s.recipe is not None for s in states):
         run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run)
     _warn(grid, run, float(tol))
@@ -198,8 +200,7 @@ def _grid_error(problem: Problem, fine: Run) -> Array:
     out = np.full((len(problem.times), len(states)), np.nan)
     try:
         smaller = replace(problem, grid=coarse, states=[s.on(coarse) for s in states], mode="off", progress=False)
-        x = smaller.components()
-        run = run_route(smaller, fine.route, x, Spectrum(x, coarse, problem.model.dim), {}, fallback=False)
+        run = run_route(smaller, fine.route, smaller.components(), None, {}, fallback=False)
     except CqpdeError as error:  # the estimate is a courtesy: its absence is said, and does not end the run
         warnings.warn(f"grid_error: could not be estimated on {coarse}: {error}", CqpdeWarning, stacklevel=3)
         return out
@@ -274,6 +275,7 @@ def _check_options(model: Any, tol: Any, dt_max: Any) -> None:
         raise OptionError("dt_max", "must be a positive number", repr(dt_max), "Leave it out to let tol decide")
 
 
+@cache
 def _version() -> str:
     from importlib.metadata import version
 

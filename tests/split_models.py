@@ -48,7 +48,7 @@ def three_noisy_axes() -> Case:
     a = [0.35 * (m - np.trace(m) / 2 * np.eye(2)) for m in rng.normal(size=(3, 2, 2)) + 1j * rng.normal(size=(3, 2, 2))]
     s = np.array([[0.6, 0.2, 0.0], [0.2, 0.5, 0.0], [0.0, 0.0, 0.4]])
     v, h, n = [0.3, -0.2, 0.1], 0.5 * SX + 0.2 * SZ, 0.4 * SM
-    cov = np.diag([0.3, 0.35, 0.3])
+    cov = np.diag([0.36, 0.4, 0.36])
     model = cq.Model(
         ("x", "y", "z"), 2, H=h, L=[*a, n], D1=np.hstack([np.eye(3), np.zeros((3, 1))]), D2=s / 2, D0="saturated",
         excess=np.diag([0, 0, 0, 1.0]), D1C=v,
@@ -62,7 +62,7 @@ def three_noisy_axes() -> Case:
 
     return Case(
         model,
-        lambda m: cq.Grid(**{c: (-6, 6, m, "periodic") for c in "xyz"}),
+        lambda m: cq.Grid(**{c: (-4.2, 4.2, m, "periodic") for c in "xyz"}),
         lambda g: cq.gaussian(g, 0.0, cov=cov, state=psi),
         0.4,
         reference,
@@ -190,11 +190,11 @@ def switched_on() -> Case:
 
 #: name -> (case, cells, tolerance asked for, bound of the error)
 SPLIT_CASES = {
-    "correlated_2d": (models.correlated_2d, 96, 1e-9, 1e-8),
-    "three_levels": (models.three_levels, 128, 1e-9, 1e-8),
-    "three_noisy_axes": (three_noisy_axes, 40, 1e-8, 1e-8),
+    "correlated_2d": (models.correlated_2d, 64, 1e-9, 1e-8),
+    "three_levels": (models.three_levels, 96, 1e-9, 1e-8),
+    "three_noisy_axes": (three_noisy_axes, 30, 1e-8, 1e-8),
     "damped_oscillator": (damped_oscillator, 96, 1e-8, 1e-8),
     "driven_in_a_field": (driven_in_a_field, 48, 1e-7, 1e-7),
-    "double_well": (double_well, 64, 1e-7, 1e-7),
+    "double_well": (double_well, 64, 1e-6, 1e-6),
     "switched_on": (switched_on, 40, 1e-6, 1e-6),
 }

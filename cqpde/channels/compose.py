@@ -10,7 +10,9 @@ extrapolation gains two orders per chain (integrate/extrapolate.py). Between ste
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numba
 import numpy as np
@@ -37,6 +39,16 @@ class Flow:
 
 
 @dataclass
+class Known:
+    """What has been evaluated of a model on a grid: the same for every run; for small grids kept with the model."""
+
+    fields: dict[float, Canonical] = field(default_factory=dict)
+    symbols: dict[tuple[Kick, float], KickSymbol] = field(default_factory=dict)
+    drifts: dict[tuple[int, float], tuple[Array, Array, Array | None]] = field(default_factory=dict)
+    flows: dict[tuple[Part, float, float], Flow] = field(default_factory=dict)
+
+
+@dataclass
 class Composition:
     """The sub-flows of a model on a grid.
 
@@ -44,18 +56,19 @@ class Composition:
     ----------
     grid : Grid
         Cells on which the state is evolved.
-    watched : tuple of int
-        Axes whose transforms are looked at for resolution.
+    t0 : float
+        Where coefficients that do not depend on t are evaluated.
+    accuracy : float
+        Of the characteristics of a drift that depends on its own coordinate, relative to the length of its axis.
+    known : Known
     """
 
     model: Model
     grid: Grid
     structure: Structure
     t0: float = 0.0
-    _flows: dict[tuple[Part, float, float], Flow] = field(default_factory=dict)
-    _fields: dict[float, Canonical] = field(default_factory=dict)
-    _symbols: dict[tuple[Kick, float], KickSymbol] = field(default_factory=dict)
-    _drifts: dict[tuple[int, float], tuple[Array, Array, Array | None]] = field(default_factory=dict)
+    accuracy: float = 1e-11
+    known: Known = field(default_factory=lambda: Known())
 
     @property
     def exact(self) -> bool:
@@ -64,37 +77,27 @@ class Composition:
 
     # -- building ------------------------------------------------------------------------------------------------------
     def _at(self, t: float) -> Canonical:
-        if t not in self._fields:
-            if len(self._fields) > 4:
-                self._fields.clear()
-            self._fields[t] = fields_at(self.model, self.grid.mesh(), t, self.structure.basis)
-        return self._fields[t]
+        return remembered(
+            self.known.fields, t, 4, lambda: fields_at(self.model, self.grid.mesh(), t, self.structure.basis)
+        )
 
     def _drift(self, i: int, t: float) -> tuple[Array, Array, Array | None]:
-        if (i, t) not in self._drifts:
-            if len(self._drifts) > 64:
-                self._drifts.clear()
-            self._drifts[i, t] = drift_parts(self.model, self.grid, t, i)
-        return self._drifts[i, t]
+        return remembered(self.known.drifts, (i, t), 64, lambda: drift_parts(self.model, self.grid, t, i))
 
     def _symbol(self, kick: Kick, t: float) -> KickSymbol:
-        if (kick, t) not in self._symbols:
-            if len(self._symbols) > 16:
-                self._symbols.clear()
+        def make() -> KickSymbol:
             drifts = {i: self._drift(i, t) for i in kick.axes}
             carried = {i: g for i, (g, _, _) in drifts.items() if not depends(g, kick.axes)}
             gamma = drifts[kick.axes[0]][2] if kick.relax else None
-            self._symbols[kick, t] = kick_symbol(self._at(t), self.grid, kick, carried, gamma)
-        return self._symbols[kick, t]
+            return kick_symbol(self._at(t), self.grid, kick, carried, gamma)
+
+        return remembered(self.known.symbols, (kick, t), 16, make)
 
     def flow(self, part: Part, t: float, dt: float) -> Flow:
         """The part over ``dt`` with coefficients at ``t``."""
-        key = (part, t if self.model.time_dependent else 0.0, dt)
-        if key not in self._flows:
-            if len(self._flows) > (32 if self.model.time_dependent else 256):
-                self._flows.clear()
-            self._flows[key] = self._build(part, t if self.model.time_dependent else self.t0, dt)
-        return self._flows[key]
+        at = t if self.model.time_dependent else self.t0
+        most = 32 if self.model.time_dependent else 256
+        return remembered(self.known.flows, (part, at, dt), most, lambda: self._build(part, at, dt))
 
     def _build(self, part: Part, t: float, dt: float) -> Flow:
         grid = self.grid
@@ -108,7 +111,7 @@ class Composition:
             lines = contraction(grid, part.axis, gamma, dt) if gamma is not None else None
             return Flow(lines, stream_multiplier(grid, part.axis, g, gamma, dt, self.model.dim**2), (part.axis,))
         if isinstance(part, Lines):
-            return Flow(own_drift(self.model, grid, part, t, dt))
+            return Flow(own_drift(self.model, grid, part, t, dt, self.accuracy))
         return Flow(local=local_flow(self._at(t), grid, dt))
 
     # -- applying ------------------------------------------------------------------------------------------------------
@@ -167,6 +170,15 @@ def turn(rho: Array, basis: Array | None, back: bool) -> Array:
         return rho
     left = basis if back else basis.conj().T
     return np.asarray(np.einsum("ij,jk...,kl->il...", left, rho, left.conj().T, optimize=True))
+
+
+def remembered(store: dict[Any, Any], key: Any, most: int, make: Callable[[], Any]) -> Any:
+    """The value of ``key``, made if it is not in ``store``, which is emptied when it holds ``most``."""
+    if key not in store:
+        if len(store) >= most:
+            store.clear()
+        store[key] = make()
+    return store[key]
 
 
 def local_flow(fields: Canonical, grid: Grid, dt: float) -> Stencil:

@@ -46,8 +46,14 @@ def contraction(grid: Grid, axis: int, gamma: Array, dt: float) -> LineMatrices:
     return _matrices(grid, axis, feet)
 
 
-def own_drift(model: Model, grid: Grid, part: Lines, t: float, dt: float) -> LineMatrices:
-    """The flow of a part :class:`~cqpde.channels.structure.Lines` over ``dt``, coefficients taken at ``t``."""
+def own_drift(model: Model, grid: Grid, part: Lines, t: float, dt: float, accuracy: float) -> LineMatrices:
+    """The flow of a part :class:`~cqpde.channels.structure.Lines` over ``dt``, coefficients taken at ``t``.
+
+    Parameters
+    ----------
+    accuracy : float
+        Of the characteristics, relative to the length of the axis.
+    """
     g, r, gamma = drift_parts(model, grid, t, part.axis)
     if part.remainder and gamma is not None:
         return contraction(grid, part.axis, gamma, dt)
@@ -70,7 +76,7 @@ def own_drift(model: Model, grid: Grid, part: Lines, t: float, dt: float) -> Lin
         return -v.reshape(-1)
 
     start = np.broadcast_to(_interfaces(grid, part.axis), shape).reshape(-1)
-    run = solve_ivp(velocity, (0.0, dt), start, method="DOP853", rtol=1e-11, atol=1e-12 * (axis.upper - axis.lower))
+    run = solve_ivp(velocity, (0.0, dt), start, method="DOP853", rtol=accuracy, atol=accuracy * (axis.upper - axis.lower))
     feet = tidy(run.y[:, -1].reshape(shape), 0)
     if not run.success or not np.all(np.isfinite(feet)) or np.any(np.diff(feet, axis=part.axis) < 0):
         raise SolverError(
@@ -116,7 +122,8 @@ def apply_lines(x: Array, m: LineMatrices, volume: float) -> Array | None:
     flat = np.ascontiguousarray(lines).reshape(*shape[:-2], -1)
     gone = None
     if m.lost is not None:
-        content = np.einsum("s...n,...nc->sc", np.broadcast_to(m.lost, (2, *flat.shape[:-1])), flat)
+        lost = np.broadcast_to(m.lost, (2, *flat.shape[:-1])).reshape(2, -1)
+        content = lost @ flat.reshape(lost.shape[1], -1)
         gone = volume * np.moveaxis(content.reshape(2, *shape[-2:]), 2, 0)
     moved = (m.matrices @ flat).reshape(shape)
     x[...] = np.moveaxis(np.moveaxis(moved, -3, m.axis), (-2, -1), (0, 1))

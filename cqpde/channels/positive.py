@@ -7,7 +7,6 @@ trace-preserving and linear in the state; with limited remaps T is positive and 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numba
 import numpy as np
@@ -18,7 +17,7 @@ from ..grid import Grid
 from ..kernels.spectral import shift_lines
 from ..model import Canonical, Model
 from ..stencil import Stencil
-from .compose import local_flow
+from .compose import local_flow, remembered
 from .kraus import KrausKick, kraus_kick, torus
 from .shifts import common_measure
 from .spectral import apply_multiplier
@@ -59,17 +58,19 @@ def obstacle(model: Model, grid: Grid, structure: Structure, times: tuple[float,
     axes = transport_axes(model, grid, structure, times)
     if model.D1C.time_dependent and axes:
         return Obstacle("D1C", "whole-cell shifts need a drift that does not depend on t", "a drift of (z, t)")
-    for i in axes:
-        name = grid.names[i]
-        if grid.names[i] in structure.walls:
-            return Obstacle(f"Grid({name}=...)", "whole-cell shifts need open or periodic ends", str(grid.axes[i].ends[0]))
-        v = tidy(model.drift(grid.mesh(), times[0])[i], grid.ndim)
-        if v.shape[i] > 1:
-            return Obstacle(f"D1C ({name})", f"whole-cell shifts need a drift of {name} that does not depend on {name}", "it does")
-        if any(v.shape[j] > 1 for j in axes):
-            return Obstacle(f"D1C ({name})", "whole-cell shifts need drifts that do not depend on each other's axes", "they do")
-        if common_measure(v) is None:
-            return Obstacle(f"D1C ({name})", "whole-cell shifts need drift values with a common measure", "none")
+    drifts = {i: tidy(model.drift(grid.mesh(), times[0])[i], grid.ndim) for i in axes}
+    rules = (
+        ("does not depend on {0}", lambda i, v: v.shape[i] > 1),
+        ("does not depend on another axis that drifts", lambda i, v: any(v.shape[j] > 1 for j in axes)),
+        ("takes values with a common measure", lambda i, v: common_measure(v) is None),
+    )
+    for rule, broken in rules:
+        for i, v in drifts.items():
+            if broken(i, v):
+                name = grid.names[i]
+                return Obstacle(f"D1C ({name})", f"whole-cell shifts need a drift of {name} that {rule.format(name)}", "it does not hold")
+    for name in structure.walls:
+        return Obstacle(f"Grid({name}=...)", "whole-cell shifts need open or periodic ends", str(grid.axis(name).ends[0]))
     return None
 
 
@@ -115,29 +116,19 @@ class PositiveComposition:
 
     def _at(self, t: float) -> Canonical:
         key = t if self.model.time_dependent else self.times[0]
-        if key not in self._fields:
-            if len(self._fields) > 4:
-                self._fields.clear()
-            self._fields[key] = fields_at(self.model, self.grid.mesh(), key, self.structure.basis)
-        return self._fields[key]
-
-    def _cached(self, store: dict[Any, Any], key: tuple[Any, ...], make: Any) -> Any:
-        if key not in store:
-            if len(store) > 64:
-                store.clear()
-            store[key] = make()
-        return store[key]
+        make = lambda: fields_at(self.model, self.grid.mesh(), key, self.structure.basis)
+        return remembered(self._fields, key, 4, make)
 
     def _kick(self, i: int, t: float, dt: float) -> KrausKick:
         def make() -> KrausKick:
             carried = np.zeros((1,) * self.grid.ndim) if i in self.axes else drift_parts(self.model, self.grid, t, i)[0]
             return kraus_kick(self._at(t), self.grid, i, carried, dt)
 
-        return self._cached(self._kicks, (i, t if self.model.time_dependent else 0.0, dt), make)
+        return remembered(self._kicks, (i, t if self.model.time_dependent else 0.0, dt), 64, make)
 
     def _local(self, t: float, dt: float) -> Stencil:
         key = (t if self.model.time_dependent else 0.0, dt)
-        return self._cached(self._locals, key, lambda: local_flow(self._at(t), self.grid, dt))
+        return remembered(self._locals, key, 64, lambda: local_flow(self._at(t), self.grid, dt))
 
     # -- applying: all on x (components, batch * cells) -----------------------------------------------------------------
     def local(self, x: Array, batch: int, t: float, dt: float) -> Array:

@@ -6,6 +6,8 @@ is left out is watched during the run (``spectral.TAIL``), and an axis gets more
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import scipy.fft as sf
 
@@ -16,6 +18,9 @@ Array = np.ndarray
 
 #: Fewest cells of an axis that is evolved on fewer cells than the user's.
 FEWEST = 12
+
+#: Cells that a run starts with, over those that its initial state needs.
+MARGIN = 1.2
 
 #: Cells of an axis are multiplied by this when its band fills.
 GROWTH = 1.3
@@ -29,11 +34,15 @@ def resample(x: Array, axis: int, n: int) -> Array:
     old = x.shape[axis]
     if n == old:
         return x
-    hat = np.asarray(sf.rfft(x, axis=axis))
+    return _from_modes(np.asarray(sf.rfft(x, axis=axis)), axis, old, n)
+
+
+def _from_modes(hat: Array, axis: int, old: int, n: int) -> Array:
+    """The field on ``n`` cells from its modes on ``old`` cells."""
     keep = (min(n, old) + 1) // 2  # without the highest mode of an even number of cells
     k = np.arange(keep)
-    shape = [-1 if i == axis else 1 for i in range(x.ndim)]
-    index = [slice(None)] * x.ndim
+    shape = [-1 if i == axis else 1 for i in range(hat.ndim)]
+    index = [slice(None)] * hat.ndim
     index[axis] = slice(0, keep)
     phase = np.exp(1j * np.pi * k * (1.0 / n - 1.0 / old)) * (n / old)
     return np.asarray(sf.irfft(hat[tuple(index)] * phase.reshape(shape), n, axis=axis))
@@ -41,8 +50,9 @@ def resample(x: Array, axis: int, n: int) -> Array:
 
 def resample_to(x: Array, grid: Grid) -> Array:
     """Bring a state (components, batch, *cells) to the cells of ``grid`` over the same box."""
-    for i, n in enumerate(grid.shape):
-        x = resample(x, i + 2, n)
+    # the axis that grows most comes last, so that the others are done on fewer cells
+    for i in sorted(range(grid.ndim), key=lambda i: grid.shape[i] / x.shape[i + 2]):
+        x = resample(x, i + 2, grid.shape[i])
     return x
 
 
@@ -57,40 +67,40 @@ def norm_of_tail(squares: float, filled: float, volume: float, dim: int) -> floa
     return float(np.sqrt(2.0 * dim * squares * volume * filled))
 
 
-class Spectrum:
-    """How the content of a state is spread over the modes of each axis.
+@dataclass(frozen=True)
+class Start:
+    """An initial state on the cells that carry it.
 
-    Parameters
+    Attributes
     ----------
     x : array (components, batch, *cells)
+    cells : tuple of int
+    unresolved : float
+        Content of the watched band of the user's cells, of the worst axis (integrated trace norm).
     """
 
-    def __init__(self, x: Array, grid: Grid, dim: int) -> None:
-        self.grid, self.dim = grid, dim
-        self.filled = min(spread(x, dim, grid.cell_volume), grid.cell_volume * float(np.prod(grid.shape)))
-        self.beyond: list[Array] = []
-        for i, n in enumerate(grid.shape):
-            hat = np.asarray(sf.rfft(x, axis=i + 2))
-            others = tuple(k for k in range(x.ndim) if k != i + 2)
-            power = 2.0 / n * np.sum(hat.real**2 + hat.imag**2, axis=others)
-            self.beyond.append(np.cumsum(power[::-1])[::-1])
+    x: Array
+    cells: tuple[int, ...]
+    unresolved: float
 
-    def content(self, i: int, mode: int) -> float:
-        """Integrated trace norm of what lies at or beyond a mode of axis ``i`` (an estimate)."""
-        return norm_of_tail(float(self.beyond[i][mode]), self.filled, self.grid.cell_volume, self.dim)
 
-    def unresolved(self) -> float:
-        """Content of the watched band of the worst axis."""
-        return max(self.content(i, watched(n)) for i, n in enumerate(self.grid.shape))
-
-    def fewest_cells(self, allowed: float) -> tuple[int, ...]:
-        """Cells per axis whose watched band holds less than ``allowed``."""
-        out = []
-        for i, n in enumerate(self.grid.shape):
-            scale = norm_of_tail(1.0, self.filled, self.grid.cell_volume, self.dim)
-            ok = np.flatnonzero(scale * np.sqrt(self.beyond[i]) < allowed)
-            out.append(cells_for(int(ok[0]) if len(ok) else n // 2, n))
-        return tuple(out)
+def settle(x: Array, grid: Grid, dim: int, allowed: float) -> Start:
+    """Bring a state to the fewest cells that leave out less than ``allowed`` of it (integrated trace norm, per axis)."""
+    filled = min(spread(x, dim, grid.cell_volume), grid.cell_volume * float(np.prod(grid.shape)))
+    cells, unresolved, volume = [], 0.0, grid.cell_volume
+    for i, n in enumerate(grid.shape):
+        hat = np.asarray(sf.rfft(x, axis=i + 2))
+        others = tuple(k for k in range(x.ndim) if k != i + 2)
+        power = 2.0 / n * (np.square(hat.real).sum(axis=others) + np.square(hat.imag).sum(axis=others))
+        beyond = np.sqrt(np.cumsum(power[::-1])[::-1]) * norm_of_tail(1.0, filled, volume, dim)
+        unresolved = max(unresolved, float(beyond[watched(n)]))
+        small = np.flatnonzero(beyond < allowed)
+        m = cells_for(int(small[0]) if len(small) else n // 2, n)
+        if m != n:
+            x = _from_modes(hat, i + 2, n, m)
+            volume *= n / m
+        cells.append(m)
+    return Start(x, tuple(cells), unresolved)
 
 
 def watched(n: int) -> int:
@@ -99,8 +109,8 @@ def watched(n: int) -> int:
 
 
 def cells_for(mode: int, most: int) -> int:
-    """Cells of an axis whose watched band starts at ``mode``; ``most`` where little would be saved."""
-    n = int(sf.next_fast_len(max(FEWEST, 2 * int(np.ceil((mode + 1) / (1.0 - TAIL)))), real=True))
+    """Cells of an axis that carry the modes below ``mode``; ``most`` where little would be saved."""
+    n = int(sf.next_fast_len(max(FEWEST, int(np.ceil(MARGIN * 2 * (mode + 1)))), real=True))
     n += n % 2
     return n if n < 0.85 * most else most
 

@@ -23,7 +23,7 @@ from ..grid import Grid
 from ..kernels.spectral import exponentials, multiply
 from ..model import Canonical
 from ..superoperators import excess, hamiltonian, saturated
-from .structure import Kick, connected, tidy
+from .structure import Kick, clean, connected, tidy
 
 Array = np.ndarray
 
@@ -131,7 +131,8 @@ def kick_symbol(fields: Canonical, grid: Grid, kick: Kick, drift: dict[int, Arra
     local = saturated(fields, kick.axes)
     if kick.local:
         local = local + hamiltonian(fields) + excess(fields)
-    shift = {i: left_right(fields.A[i]) for i in kick.axes if np.any(fields.A[i])}
+    local = clean(local)
+    shift = {i: clean(left_right(fields.A[i])) for i in kick.axes if np.any(fields.A[i])}
     pattern = np.any([np.any(m != 0, axis=tuple(range(m.ndim - 2))) for m in (local, *shift.values())], axis=0)
     blocks = []
     for members in connected(pattern):
@@ -217,9 +218,19 @@ def exponential(m: Array) -> Array:
 
 def transform(x: Array, axes: tuple[int, ...], workers: int) -> Array:
     """Real transform along the given array axes, the last one halved."""
-    if len(axes) == 1:
-        return np.asarray(sf.rfft(x, axis=axes[0], workers=workers))
-    return np.asarray(sf.rfftn(x, axes=axes, workers=workers))
+    if len(axes) > 1:
+        return np.asarray(sf.rfftn(x, axes=axes, workers=workers))
+    # SciPy's has threads, NumPy's costs less per call: the same transform
+    return np.asarray(np.fft.rfft(x, axis=axes[0]) if workers == 1 else sf.rfft(x, axis=axes[0], workers=workers))
+
+
+def back_transform(hat: Array, axes: tuple[int, ...], cells: list[int], workers: int) -> Array:
+    """Inverse of :func:`transform` for ``cells`` along the axes; overwrites ``hat``."""
+    if len(axes) > 1:
+        return np.asarray(sf.irfftn(hat, cells, axes=axes, workers=workers, overwrite_x=True))
+    if workers == 1:
+        return np.asarray(np.fft.irfft(hat, cells[0], axis=axes[0]))
+    return np.asarray(sf.irfft(hat, cells[0], axis=axes[0], workers=workers, overwrite_x=True))
 
 
 def apply_multiplier(
@@ -244,10 +255,7 @@ def apply_multiplier(
         flat = (hat.shape[0], -1)
         shape = np.array(hat.shape[1:], dtype=np.int64)
         multiply(hat.reshape(flat), out.reshape(flat), shape, m.row, m.col, m.base, m.strides, m.table)
-        if len(axes) == 1:
-            back = sf.irfft(out, grid.shape[axes[0]], axis=where[0], workers=workers, overwrite_x=True)
-        else:
-            back = sf.irfftn(out, [grid.shape[i] for i in axes], axes=where, workers=workers, overwrite_x=True)
+        back = back_transform(out, where, [grid.shape[i] for i in axes], workers)
         if whole:
             x[...] = back
         else:

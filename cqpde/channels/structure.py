@@ -313,7 +313,12 @@ def _common_basis(operators: list[Array], d: int) -> Array | None:
 
 def _superoperators(f: Canonical, axes: tuple[int, ...]) -> list[Array]:
     """The matrices that a kick on ``axes`` exponentiates together."""
-    return [saturated(f, axes), *[left_right(f.A[i]) for i in axes if np.any(f.A[i])]]
+    return [clean(saturated(f, axes)), *[clean(left_right(f.A[i])) for i in axes if np.any(f.A[i])]]
+
+
+def clean(matrices: Array) -> Array:
+    """Set what is left of exact cancellation, 1e-15 of the largest entry, to zero: it would couple components that are not."""
+    return np.where(np.abs(matrices) > 1e-15 * np.max(np.abs(matrices), initial=0.0), matrices, 0.0)
 
 
 def _pattern(matrices: list[Array]) -> Array:
@@ -377,7 +382,7 @@ def _merged(grid: Grid, fields: list[Canonical], blocks: list[tuple[int, ...]]) 
 
 def _with_local(grid: Grid, fields: list[Canonical], kicks: list[Kick], d: int) -> tuple[list[Kick], bool]:
     """Let one kick carry H and the excess where they do not depend on its axes; returns whether they are left over."""
-    local = [hamiltonian(f) + excess(f) for f in fields]
+    local = [clean(hamiltonian(f) + excess(f)) for f in fields]
     if not any(np.any(m) for m in local):
         return kicks, False
     for k, kick in enumerate(kicks):
@@ -418,7 +423,7 @@ def _commute(a: Part, b: Part, fields: list[Canonical], drifts: Any) -> bool:
     if len(kicks) < 2:
         return True
     axes = kicks[0].axes + kicks[1].axes
-    together = [_superoperators(f, axes) + ([hamiltonian(f), excess(f)] if kicks[0].local or kicks[1].local else []) for f in fields]
+    together = [_superoperators(f, axes) + ([clean(hamiltonian(f)), clean(excess(f))] if kicks[0].local or kicks[1].local else []) for f in fields]
     return all(_rotations(m) for m in together)
 
 

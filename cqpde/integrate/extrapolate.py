@@ -1,14 +1,16 @@
 r"""Advance a state by extrapolated symmetric chains: order and step follow the tolerance.
 
 A symmetric composition (channels/compose.py) over a step H, done as n = 1, 2, 3, ... equal steps, has the error series
-:math:`c_2 (H/n)^2 + c_4 (H/n)^4 + \dots`; the combination
+:math:`c_2 (H/n)^2 + c_4 (H/n)^4 + \dots`; the combination of k of them
 
-.. math:: T_k = \sum_{n=1}^k w_n S(H/n)^n, \qquad w_n = \prod_{j\ne n} \frac{n^2}{n^2 - j^2}
+.. math:: T_k = \sum_n w_n S(H/n)^n, \qquad w_n = \prod_{j\ne n} \frac{n^2}{n^2 - j^2}
 
 is of order 2k (W. Gragg 1965; R. Bulirsch, J. Stoer 1966; for operator splittings S. Chin, Celest. Mech. Dyn. Astr. 106, 391 (2010)). The
 weights are of both signs, so positivity holds to the size of the error and not exactly. Chains are added until the estimate meets the
-tolerance's share of the step: with :math:`e_k = \|T_k - T_{k-1}\|`, which measures the error of the lower order, the error of
-:math:`T_k` is estimated as :math:`e_k^2 / e_{k-1}`; a step that would need more than ``MAX_CHAINS`` is halved.
+tolerance's share of the step. The difference :math:`e_k = \|T_k - T_{k-1}\|` measures the error of the lower order, and a chain of
+:math:`n_k` steps divides the error by :math:`n_k^2/\kappa` with nearly the same :math:`\kappa` each time, so the error of :math:`T_k` is
+estimated as :math:`e_k (e_k/e_{k-1}) (n_{k-1}/n_k)^2`, with a factor ``SAFETY``; the same law picks the number of steps of a last chain. A
+step that would need more than ``MAX_CHAINS`` chains is halved.
 
 Time is counted in integer fractions ``2^-k`` of the run. Output times inside a step are reached by a side step that the run itself
 does not take, so asking for more output does not change the answer.
@@ -22,7 +24,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..channels.compose import Composition
-from ..channels.resolution import Spectrum, more_cells, norm_of_tail, resample_to, spread
+from ..channels.resolution import Start, more_cells, norm_of_tail, resample_to, spread
 from ..components import trace_norm_bound
 from ..errors import SolverError
 from ..grid import Grid
@@ -33,6 +35,9 @@ Array = np.ndarray
 #: Most chains that one step combines: order 2 * MAX_CHAINS.
 MAX_CHAINS = 7
 
+#: Factor on the error estimate.
+SAFETY = 1.5
+
 #: With states of more values than this, no more than so many chains, to save memory.
 LARGE, LARGE_CHAINS = 1 << 23, 3
 
@@ -42,14 +47,27 @@ RESOLUTION_SHARE = 0.1
 #: Successive differences that shrink by less than this do not converge: the step is too long.
 HOPELESS = 0.5
 
+#: A step's time error may be this share of what the user's cells leave out, where that is more than the tolerance.
+LIMIT_SHARE = 0.03
+
 #: Relative size below which differences of chains are round-off.
 ROUND_OFF = 3e-15
 
 
-def weights(k: int) -> Array:
-    """Weights of the chains n = 1 ... k in the combination of order 2k."""
-    n = np.arange(1, k + 1, dtype=float) ** 2
+def weights(counts: list[int]) -> Array:
+    """Weights of chains of so many steps in the combination of highest order."""
+    n = np.array(counts, dtype=float) ** 2
     return np.array([np.prod([m / (m - j) for j in n if j != m]) for m in n])
+
+
+def next_count(counts: list[int], kappa: float, difference: float, allowed: float) -> int:
+    """Steps of the next chain: the one that is forecast to finish, if it costs less than the next two in order."""
+    last = counts[-1]
+    if len(counts) < 3 or allowed <= 0.0:
+        return last + 1
+    # the error after the next chain is difference * (kappa / last^2) * (kappa / n^2)
+    needed = int(np.ceil(kappa / last * (SAFETY * difference / allowed) ** 0.5)) if np.isfinite(difference) else last + 1
+    return needed if last < needed < 2 * last + 3 else last + 1
 
 
 @dataclass(frozen=True)
@@ -75,8 +93,8 @@ class SplitRun:
         Makes the composition on a grid.
     grid : Grid
         The user's cells, on which frames are returned.
-    spectrum : Spectrum
-        Of the initial state.
+    start : Start
+        The initial state on the cells that carry it.
     adaptive : bool
         Whether fewer cells than the user's may be used inside.
     """
@@ -85,10 +103,11 @@ class SplitRun:
     grid: Grid
     dim: int
     tol: float
-    spectrum: Spectrum
+    start: Start
     adaptive: bool = True
     progress: Progress = field(default_factory=Progress)
     inner: Composition | None = None
+    length: float = 1.0
     most_chains: int = 1
     seconds_setup: float = 0.0
 
@@ -107,10 +126,13 @@ class SplitRun:
         """
         batch = x.shape[1]
         escaped = np.zeros((batch, 2 * self.grid.ndim, x.shape[0]))
-        self.progress.tail = self.spectrum.unresolved()
+        self.progress.tail = 0.0
         yield Frame(0, float(times[0]), x.reshape(x.shape[0], -1), escaped, replace(self.progress))
-        x = self._settle(x)
+        x = self.start.x if self.adaptive else x
+        cells = self.start.cells if self.adaptive else self.grid.shape
+        self.inner = self.compose(self.grid.with_cells(**dict(zip(self.grid.names, cells, strict=True))))
         start, length = float(times[0]), float(times[-1] - times[0])
+        self.length = length
         level = 0 if dt_max >= length else int(np.ceil(np.log2(length / dt_max)))
         coarsest, done, index = level, 0, 1
         while done < 1 << level:
@@ -154,33 +176,42 @@ class SplitRun:
         floor = ROUND_OFF * (trace_norm_bound(x.reshape(x.shape[0], -1), x.shape[1], volume) + 1.0)
         states: list[Array] = []
         gone: list[Array] = []
+        counts: list[int] = [1]
         error, previous, ratio = np.inf, np.inf, 1.0
         combined, left = x, escaped
-        for n in range(1, most + 1):
+        while True:
             tails = [0.0] * self.grid.ndim
-            y, e = composition.chain(x, escaped, t, dt, n, tails)
-            self.progress.applications += n
+            y, e = composition.chain(x, escaped, t, dt, counts[-1], tails)
+            self.progress.applications += counts[-1]
             if composition.exact:
                 return Attempt(y, e, 0.0, True, 1, 0.0, tails)
             states.append(y)
             gone.append(e)
-            w = weights(n)
+            k, w = len(counts), weights(counts)
             fresh = sum(a * s for a, s in zip(w, states, strict=True))
             left = sum(a * s for a, s in zip(w, gone, strict=True))
-            if n > 1:
+            difference = np.inf
+            if k > 1:
                 difference = trace_norm_bound((fresh - combined).reshape(x.shape[0], -1), x.shape[1], volume)
                 ratio = difference / previous if np.isfinite(previous) else 1.0
-                error = difference * min(1.0, max(ratio, 1e-3))
-                previous = difference
+                # each chain of n steps divides the error by n^2 / kappa
+                gain = min(1.0, SAFETY * max(ratio, 1e-3) * (counts[-2] / counts[-1]) ** 2) if k > 2 else 1.0
+                error, previous = difference * gain, difference
             combined = fresh
-            if n == 2 and difference < HOPELESS and self._too_few(x, y, tails):
-                return Attempt(combined, left, error, False, n, 0.0, tails)
-            if error <= max(allowed, floor):
-                return Attempt(combined, left, error, True, n, ratio, tails)
+            if k == 2 and difference < HOPELESS and self._too_few(x, y, tails):
+                return Attempt(combined, left, error, False, k, 0.0, tails)
+            if error <= max(allowed, floor) or (k > 1 and error <= self._grid_limit(x, y, tails, dt)):
+                return Attempt(combined, left, error, True, k, ratio, tails)
             # the ratio of successive differences falls from chain to chain, so this forecast errs on the hopeful side
-            if n >= 3 and (not np.isfinite(error) or error * ratio ** (2 * (most - n)) > 10.0 * allowed):
-                break
-        return Attempt(combined, left, error, False, n, ratio, tails)
+            if k == most or (k >= 3 and (not np.isfinite(error) or error * ratio ** (2 * (most - k)) > 10.0 * allowed)):
+                return Attempt(combined, left, error, False, k, ratio, tails)
+            counts.append(next_count(counts, ratio * counts[-2] ** 2 if k > 2 else 1.0, difference, allowed))
+
+    def _grid_limit(self, x: Array, y: Array, tails: list[float], dt: float) -> float:
+        """Time error that is small beside what the user's cells leave out, for a step of ``dt``; zero where more cells can be had."""
+        cells, user = self._composition.grid.shape, self.grid.shape
+        limited = [t for t, n, m in zip(self._tails(x, y, tails), cells, user, strict=True) if n == m]
+        return LIMIT_SHARE * max(limited, default=0.0) * dt / self.length
 
     def _side(self, x: Array, escaped: Array, t: float, dt: float, length: float) -> Attempt:
         """A step to an output time that lies inside a step of the run, in parts if need be."""
@@ -216,15 +247,6 @@ class SplitRun:
     def _composition(self) -> Composition:
         assert self.inner is not None
         return self.inner
-
-    def _settle(self, x: Array) -> Array:
-        """Choose the cells of the run and bring the state to them."""
-        grid = self.grid
-        if self.adaptive:
-            cells = self.spectrum.fewest_cells(RESOLUTION_SHARE * self.tol)
-            grid = grid.with_cells(**dict(zip(grid.names, cells, strict=True)))
-        self.inner = self.compose(grid)
-        return resample_to(x, grid)
 
     def _tails(self, x: Array, y: Array, tails: list[float]) -> list[float]:
         volume = self._composition.grid.cell_volume

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from .diagnostics import matrices, survey
 from .remap import remap, tables
 from .spectral import exponentials, multiply, shift_lines
 from .stencil import escape_rate, link_step, stencil_step
@@ -32,6 +33,8 @@ def _ints(*values: int) -> np.ndarray:
 
 
 def _stencil() -> None:
+    survey(np.ones((4, 5)), 2)
+    matrices(np.ones((4, 5)), np.zeros((2, 2, 5), dtype=complex))
     x = np.ones((1, 5))
     none = np.zeros((1, 1), dtype=np.int64)
     stencil_step(
