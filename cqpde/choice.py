@@ -130,7 +130,7 @@ def choose(
         "positivity='exact' with whole-cell shifts needs at least two such steps in every gap between outputs",
         f"{step}, gaps of {float(np.min(gaps)):.6g}; the nearest grid that works has {words}, with steps of {dt:.6g}",
     )
-    return _refused(method, obstacle, transport, "Use it, or transport='limited' (positive, not linear in the state)")
+    return _refused(method, obstacle, transport, "Use it, or transport='limited' (positive, not linear in the state); fewer outputs need fewer cells")
 
 
 def _fits(grid: Grid, structure: Structure, positivity: str | None) -> Obstacle | None:

@@ -34,6 +34,10 @@ class State:
         Factor by which the sampled density was multiplied.
     note : str
         How it was made, for the record.
+    slack : float
+        How negative an eigenvalue may be, relative to the largest trace.
+    checked : set of int
+        Numbers of levels for which it has passed :func:`check_state`.
     """
 
     grid: Grid
@@ -41,6 +45,7 @@ class State:
     recipe: Callable[[Grid], State] | None = None
     normalisation: float = 1.0
     note: str = ""
+    slack: float = 1e-10
     checked: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -337,13 +342,16 @@ def point(grid: Grid, at: Any, state: Any) -> State:
     return State(grid, made.rho, lambda other: point(other, at, state), made.normalisation, f"point of width {text}")
 
 
-def from_array(grid: Grid, rho: Any, *, normalise: bool = False) -> State:
+def from_array(grid: Grid, rho: Any, *, normalise: bool = False, slack: float = 1e-10) -> State:
     """A state from an array (d, d, *cells): density matrices per unit volume at the cell centres.
 
     Parameters
     ----------
     normalise : bool
         Divide by the total probability on the grid; without it an unnormalised array is refused by :func:`cqpde.solve`.
+    slack : float
+        Eigenvalues down to ``-slack`` times the largest trace are accepted: raise it to go on from a result of the split route, which is
+        positive to the size of its errors.
     """
     array = np.array(rho, dtype=complex)
     if array.ndim != grid.ndim + 2 or array.shape[2:] != grid.shape or array.shape[0] != array.shape[1]:
@@ -354,7 +362,7 @@ def from_array(grid: Grid, rho: Any, *, normalise: bool = False) -> State:
         if not np.isfinite(total) or total <= 0:
             raise StateError("rho0", "needs a positive finite total probability to be normalised", f"{total:.3g}", "")
         factor = 1.0 / total
-    return State(grid, array * factor, None, factor, "array")
+    return State(grid, array * factor, None, factor, "array", slack)
 
 
 def check_state(state: Any, dim: int) -> None:
@@ -383,14 +391,14 @@ def check_state(state: Any, dim: int) -> None:
 
     smallest = min_eigenvalues(to_components(rho))
     largest = float(state.density.max())
-    if smallest.min() < -1e-10 * largest:
+    if smallest.min() < -state.slack * largest:
         cell = np.unravel_index(int(np.argmin(smallest)), grid.shape)
         place = ", ".join(f"{a.name} = {a.centers[i]:.5g}" for a, i in zip(grid.axes, cell, strict=True))
         raise StateError(
             "rho0",
             "must be positive semi-definite on every cell",
             f"eigenvalue {smallest.min():.3g} at {place}",
-            "Check the array",
+            "Check the array, or raise slack in from_array if it is a result of the split route",
         )
     total = float(state.density.sum()) * grid.cell_volume
     if abs(total - 1) > 1e-8:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .channels.compose import Composition, Known, remembered, turn
 from .channels.positive import PositiveComposition
-from .channels.resolution import Start
+from .channels.resolution import Start, settle
 from .channels.structure import Structure
 from .choice import Route
 from .components import to_components, to_matrix
@@ -76,6 +76,11 @@ class Run:
     cells: str = "as given"
     peclet: float = 0.0
     tolerated: float = 0.0
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the grid error was estimated during the run, from the highest modes."""
+        return self.transport in ("spectral", "shift", "none")
 
 
 def run_route(
@@ -179,6 +184,8 @@ def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None,
         frames = run_whole_steps(composition, flat, batch, problem.times, problem.tol, route.unit, route.multiple, problem.longest, report)
     else:
         frames = evolve(composition, flat, batch, problem.times, problem.tol, problem.longest, report)
+    if composition.linear:
+        frames = (_with_tail(f, problem) for f in frames)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, frames, savers, POSITIVITY, seconds)
     close()
@@ -221,6 +228,13 @@ def _watched(frames: Iterator[Frame]) -> Iterator[Frame]:
                 "Grid", "the cells must resolve the state", f"{frame.progress.tail:.2g} of it in the highest modes", "Use more cells, or method='fv'"
             )
         yield frame
+
+
+def _with_tail(frame: Frame, problem: Problem) -> Frame:
+    """A frame with the content of its highest modes, which kicks and shifts resolve like a Fourier series."""
+    x = frame.x.reshape(frame.x.shape[0], len(problem.states), *problem.grid.shape)
+    tail = settle(x, problem.grid, problem.model.dim, 0.0).unresolved
+    return replace(frame, progress=replace(frame.progress, tail=tail))
 
 
 def _turned(x: Array, basis: Array | None, back: bool) -> Array:

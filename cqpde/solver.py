@@ -134,7 +134,7 @@ def solve(
     start = settle(x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None else None
     route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(times), method, transport, positivity)
     run = run_route(problem, route, x, start, savers, fallback=method == "auto")
-    if run.route.method == "fv" and grid_error and all(s.recipe is not None for s in states):
+    if not run.resolved and grid_error and all(s.recipe is not None for s in states):
         run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run)
     _warn(grid, run, float(tol))
     single = not isinstance(rho0, list | tuple)

@@ -10,6 +10,7 @@ extrapolation gains two orders per chain (integrate/extrapolate.py). Between ste
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,6 +62,8 @@ class Composition:
     accuracy : float
         Of the characteristics of a drift that depends on its own coordinate, relative to the length of its axis.
     known : Known
+    seconds_setup : float
+        Time spent in building flows.
     """
 
     model: Model
@@ -68,7 +71,8 @@ class Composition:
     structure: Structure
     t0: float = 0.0
     accuracy: float = 1e-11
-    known: Known = field(default_factory=lambda: Known())
+    known: Known = field(default_factory=Known)
+    seconds_setup: float = 0.0
 
     @property
     def exact(self) -> bool:
@@ -97,7 +101,13 @@ class Composition:
         """The part over ``dt`` with coefficients at ``t``."""
         at = t if self.model.time_dependent else self.t0
         most = 32 if self.model.time_dependent else 256
-        return remembered(self.known.flows, (part, at, dt), most, lambda: self._build(part, at, dt))
+        return remembered(self.known.flows, (part, at, dt), most, lambda: self._timed(part, at, dt))
+
+    def _timed(self, part: Part, t: float, dt: float) -> Flow:
+        began = time.perf_counter()
+        flow = self._build(part, t, dt)
+        self.seconds_setup += time.perf_counter() - began
+        return flow
 
     def _build(self, part: Part, t: float, dt: float) -> Flow:
         grid = self.grid

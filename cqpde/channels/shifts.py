@@ -20,7 +20,7 @@ Array = np.ndarray
 MULTIPLE = 1e-9
 
 #: Fewest and most steps between outputs that a proposal of another grid considers.
-FEWEST_STEPS, MOST_STEPS = 8, 512
+FEWEST_STEPS, MOST_STEPS = 2, 512
 
 
 def common_measure(values: Array) -> float | None:

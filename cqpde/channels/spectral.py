@@ -13,7 +13,8 @@ operators commute. With relaxation :math:`\gamma` about the centre of the axis (
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import scipy.fft as sf
@@ -27,8 +28,8 @@ from .structure import Kick, clean, connected, tidy
 
 Array = np.ndarray
 
-#: Fields of more values than this are transformed one set of coupled components at a time, to save memory.
-LARGE = 1 << 21
+#: Fields of more values than this are transformed in slabs of about that many: little work memory, and the slab stays in cache.
+SLAB = 1 << 19
 
 #: Transforms of more values than this use all threads.
 THREADED = 1 << 17
@@ -183,7 +184,7 @@ def _split(m: Multiplier) -> list[Multiplier]:
     out = []
     for part in connected(pattern):
         mine = np.isin(m.row, part)
-        row, col = np.searchsorted(part, m.row[mine]), np.searchsorted(part, m.col[mine])
+        row, col = (np.searchsorted(part, index[mine]) for index in (m.row, m.col))
         out.append(Multiplier(tuple(part), row, col, m.base[mine], m.strides[mine], m.table))
     return out
 
@@ -243,23 +244,37 @@ def apply_multiplier(
     tails : list of float per grid axis, or None
         If given, raised to the sum of squares of the state in the highest :data:`TAIL` of the modes of each axis.
     """
+    if x.size <= SLAB:
+        _apply(x, multiplier, grid, axes, tails, threads)
+        return
+    free = [i for i in range(grid.ndim) if i not in axes]
+    if not free:
+        for part in _split(multiplier):
+            sub = x[list(part.members)]
+            _apply(sub, part, grid, axes, tails, threads)
+            x[list(part.members)] = sub
+        return
+    axis = free[0]
+    count = min(grid.shape[axis], -(-x.size // SLAB))
+    edges = [k * grid.shape[axis] // count for k in range(count + 1)]
+    for low, high in pairwise(edges):
+        here = (slice(None),) * (axis + 2) + (slice(low, high),)
+        shifted = replace(multiplier, base=multiplier.base + low * multiplier.strides[:, axis + 1])
+        _apply(x[here], shifted, grid, axes, tails, threads)
+
+
+def _apply(x: Array, m: Multiplier, grid: Grid, axes: tuple[int, ...], tails: list[float] | None, threads: int) -> None:
+    """Transform, multiply, transform back, in place; ``x`` may be a slab of the state."""
     where = tuple(i + 2 for i in axes)
     workers = threads if x.size > THREADED else 1
-    for m in _split(multiplier) if x.size > LARGE else [multiplier]:
-        whole = len(m.members) == x.shape[0]
-        sub = x if whole else x[list(m.members)]
-        hat = transform(sub, where, workers)
-        if tails is not None:
-            _record_tails(hat, grid, axes, tails)
-        out = np.empty_like(hat)
-        flat = (hat.shape[0], -1)
-        shape = np.array(hat.shape[1:], dtype=np.int64)
-        multiply(hat.reshape(flat), out.reshape(flat), shape, m.row, m.col, m.base, m.strides, m.table)
-        back = back_transform(out, where, [grid.shape[i] for i in axes], workers)
-        if whole:
-            x[...] = back
-        else:
-            x[list(m.members)] = back
+    hat = transform(x, where, workers)
+    if tails is not None:
+        _record_tails(hat, grid, axes, tails)
+    out = np.empty_like(hat)
+    flat = (hat.shape[0], -1)
+    shape = np.array(hat.shape[1:], dtype=np.int64)
+    multiply(hat.reshape(flat), out.reshape(flat), shape, m.row, m.col, m.base, m.strides, m.table)
+    x[...] = back_transform(out, where, [grid.shape[i] for i in axes], workers)
 
 
 #: Share of the modes of an axis, counted from the highest, whose content says whether the axis is resolved.

@@ -109,7 +109,7 @@ class SplitRun:
     inner: Composition | None = None
     length: float = 1.0
     most_chains: int = 1
-    seconds_setup: float = 0.0
+    discarded: float = 0.0
 
     def frames(self, x: Array, times: Array, dt_max: float, report: Callable[[float], None]) -> Iterator[Frame]:
         """Yield a :class:`~cqpde.integrate.evolve.Frame` at every one of ``times``.
@@ -242,6 +242,11 @@ class SplitRun:
                 ends = np.take(f, [0, -1], axis=i + 1)
                 self.progress.edge = max(self.progress.edge, float(np.abs(ends).reshape(f.shape[0], -1).sum(axis=1).max()) * grid.cell_volume)
 
+    @property
+    def seconds_setup(self) -> float:
+        """Time spent in building flows."""
+        return self.discarded + self._composition.seconds_setup
+
     # -- cells ---------------------------------------------------------------------------------------------------------
     @property
     def _composition(self) -> Composition:
@@ -259,6 +264,7 @@ class SplitRun:
         for name in self._too_few(x, attempt.x, attempt.tails):
             cells[name] = more_cells(self._composition.grid.axis(name).n, self.grid.axis(name).n)
         if cells:
+            self.discarded += self._composition.seconds_setup
             self.inner = self.compose(self._composition.grid.with_cells(**cells))
         return bool(cells)
 
