@@ -105,14 +105,15 @@ def test_common_measure():
     assert shifts.common_measure((np.arange(-10, 10) + 0.5) * 0.2 / 3) == pytest.approx(0.1 / 3)
     assert shifts.common_measure(np.array([1.0, np.sqrt(2.0)])) is None
     assert shifts.common_measure(np.zeros(3)) is None
+    assert shifts.common_measure(np.array([0.2, 1e-17, -0.4])) == pytest.approx(0.2)  # a centre at zero, to round-off
     assert shifts.whole_steps([0.5, 0.75], 0.125) == 2
     assert shifts.whole_steps([0.5, 0.7], 0.125) is None
 
 
-def _whole_cells(n_p=76, steps=8, t=1.0):
-    """A grid on which dt = t / steps moves q by whole cells of a free particle of mass one."""
+def _whole_cells(n_p=151, steps=8, t=1.0):
+    """A grid, with p = 0 at a centre, on which dt = t / steps moves q by whole cells of a free particle of mass one."""
     h_p = 18.0 / n_p
-    h_q = h_p / 2 * t / steps
+    h_q = h_p * t / steps
     n_q = int(np.ceil(12.0 / h_q))
     return cq.Grid(q=(-n_q * h_q / 2, n_q * h_q / 2, n_q), p=(-9, 9, n_p))
 
@@ -120,7 +121,7 @@ def _whole_cells(n_p=76, steps=8, t=1.0):
 def test_linear_diosi_by_whole_cells_is_second_order_positive_and_linear():
     case = models.linear_diosi()
     errors = []
-    for steps in (8, 16):
+    for steps in (16, 32):
         grid = _whole_cells(steps=steps)
         solution = cq.solve(case.model, case.start(grid), [0, 1.0], method="split", positivity="exact", tol=0.9, dt_max=2.0 / steps)
         assert solution.attrs["positivity"] == "exact" and solution.attrs["linear_in_state"] == 1
@@ -135,7 +136,7 @@ def test_linear_diosi_by_whole_cells_is_second_order_positive_and_linear():
         from cqpde.components import to_matrix
 
         errors.append(integrated_trace_norm(to_matrix(x.reshape(4, *grid.shape)) - case.reference(grid), grid))
-    assert errors[1] < 1.6e-3
+    assert errors[1] < 4e-4
     assert np.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.15)
 
 
@@ -169,7 +170,7 @@ def test_incompatible_grid_is_refused_and_the_one_it_names_works():
         cq.solve(model, start(grid), [0, 1.0], method="split", positivity="exact")
     lower, upper, cells = re.search(r"q=\(([-0-9.e]+), ([-0-9.e]+), (\d+)\)", str(caught.value)).groups()
     named = cq.Grid(q=(float(lower), float(upper), int(cells)), p=(-9, 9, 40))
-    solution = cq.solve(model, start(named), [0, 1.0], method="split", positivity="exact", tol=0.05)
+    solution = cq.solve(model, start(named), [0, 1.0], method="split", positivity="exact", tol=0.2)
     assert solution.min_eigenvalue.values.min() >= -1e-14
     assert solution.attrs["transport"] == "shift"
 
@@ -185,7 +186,7 @@ def test_limited_remaps_are_positive_and_said_not_to_be_linear():
     case = models.linear_diosi()
     grid = cq.Grid(q=(-6, 6, 96), p=(-9, 9, 120))
     solution = cq.solve(
-        case.model, case.start(grid), [0, 1.0], method="split", positivity="exact", transport="limited", tol=5e-3
+        case.model, case.start(grid), [0, 1.0], method="split", positivity="exact", transport="limited", tol=5e-3, grid_error=False
     )
     assert solution.attrs["positivity"] == "exact" and solution.attrs["linear_in_state"] == 0
     assert solution.min_eigenvalue.values.min() >= -1e-12
@@ -201,7 +202,7 @@ def test_friction_and_walls_go_by_limited_remaps():
     )  # fmt: skip
     grid = cq.Grid(q=(-1.5, 6, 64, ("outflow", "open")), p=(-6, 6, 96))
     start = cq.gaussian(grid, {"q": 0.5}, 0.4, cq.ket("+"))
-    solution = cq.solve(model, start, [0, 1.0], method="split", positivity="exact", transport="limited", tol=1e-2)
+    solution = cq.solve(model, start, [0, 1.0], method="split", positivity="exact", transport="limited", tol=1e-2, grid_error=False)
     assert float(solution.escaped_probability[-1]) > 1e-3
     assert np.abs(solution.trace + solution.escaped_probability - 1).max() < 1e-12
     assert solution.min_eigenvalue.values.min() >= -1e-12

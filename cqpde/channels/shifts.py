@@ -29,6 +29,7 @@ def common_measure(values: Array) -> float | None:
     if len(values) == 0 or values[-1] == 0.0:
         return None
     slack = MULTIPLE * values[-1]
+    values = values[values > slack]
     g = 0.0
     for v in values:
         a, b = float(v), g
