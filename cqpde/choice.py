@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .channels import positive, shifts
+from .channels.forward import order_four
 from .channels.structure import Obstacle, Structure, analyse
 from .errors import OptionError, did_you_mean
 from .fv.generator import TRANSPORTS
@@ -37,6 +38,8 @@ class Route:
         Parts of the model (split).
     unit, multiple : float, int
         Shortest step by whole cells, and how many of it divide the gaps between outputs (``shift``).
+    order : int
+        Of the composition in the step (``shift``).
     """
 
     method: str
@@ -45,6 +48,7 @@ class Route:
     structure: Structure | None = None
     unit: float = 0.0
     multiple: int = 0
+    order: int = 2
 
 
 def check_words(method: str, transport: str | None, positivity: str | None) -> None:
@@ -120,6 +124,11 @@ def choose(
     axes = positive.transport_axes(model, grid, found, times)
     measures = positive.measures(model, grid, axes, times[0])
     unit = shifts.unit_step(grid, measures) if measures else float(np.min(gaps)) / 64.0
+    if unit is not None and order_four(model, grid, found, axes, times[0]):
+        # its half steps, too, move by whole cells
+        multiple = shifts.whole_steps(list(gaps), 2.0 * unit)
+        if multiple is not None and multiple > 1:
+            return Route("split", reason, "shift", found, 2.0 * unit, multiple, 4)
     multiple = None if unit is None else shifts.whole_steps(list(gaps), unit)
     if unit is not None and multiple is not None and multiple > 1:
         return Route("split", reason, "shift", found, unit, multiple)

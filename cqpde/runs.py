@@ -175,7 +175,7 @@ def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None,
     structure = route.structure
     assert structure is not None
     seconds = {"compile": warm("split")}
-    composition = PositiveComposition(problem.model, problem.grid, structure, route.transport, problem.probes)
+    composition = PositiveComposition(problem.model, problem.grid, structure, route.transport, problem.probes, route.order)
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
     flat = _turned(x, structure.basis, False).reshape(x.shape[0], -1)
@@ -191,7 +191,7 @@ def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None,
     close()
     return Run(
         route, recorder, transport=route.transport, positivity="exact",
-        integration="symmetric composition of completely positive channels, order 2, error controlled",
+        integration=f"symmetric composition of completely positive channels, order {route.order}, error controlled",
         exactly_positive=True, linear=composition.linear, seconds=seconds,
     )  # fmt: skip
 

@@ -70,7 +70,7 @@ def solve(
         grid). ``"auto"`` takes ``split`` where it fits and the cells resolve the initial state, and says why (``method_reason``).
     positivity : {"exact"}, optional
         Left out, ``split`` is positive to the size of its errors (order 4 to 14 by extrapolation) and ``fv`` exactly. ``"exact"``: every
-        factor of ``split`` is completely positive to round-off, at order 2; see ``transport``.
+        factor of ``split`` is completely positive to round-off, at order 2 (4 for diagonal models); see ``transport``.
     transport : str, optional
         How drift along noise-free axes is carried. ``fv``: ``"limited"`` (default; positive, conservative, order >= 2, not linear in the
         state), ``"upwind"`` (linear, completely positive, order 1), ``"linear"`` (linear, order 4, trace-exact, not exactly positive).

@@ -9,14 +9,15 @@ import pytest
 
 import cqpde as cq
 from cqpde.channels import positive, shifts
+from cqpde.channels.forward import order_four
 from cqpde.channels.kraus import SHORT, kraus_kick, kraus_operators
 from cqpde.channels.structure import analyse, fields_at
-from cqpde.components import min_eigenvalues, to_components
+from cqpde.components import min_eigenvalues, to_components, to_matrix
 from cqpde.errors import CqpdeError, OptionError, RouteError, SolverError
 
 from . import models
 from .models import integrated_trace_norm
-from .references import characteristic
+from .references import characteristic, gaussian
 
 A = 0.5 * np.array([[0.6, 0.5 - 0.3j], [0.2j, -0.6]])  # does not commute with its adjoint
 S, V = 0.8, 0.3
@@ -123,7 +124,7 @@ def test_linear_diosi_by_whole_cells_is_second_order_positive_and_linear():
     errors = []
     for steps in (16, 32):
         grid = _whole_cells(steps=steps)
-        solution = cq.solve(case.model, case.start(grid), [0, 1.0], method="split", positivity="exact", tol=0.9, dt_max=2.0 / steps)
+        solution = cq.solve(case.model, case.start(grid), [0, 1.0], method="split", positivity="exact", tol=0.9, dt_max=4.0 / steps)
         assert solution.attrs["positivity"] == "exact" and solution.attrs["linear_in_state"] == 1
         assert solution.min_eigenvalue.values.min() >= -1e-14
         assert np.abs(solution.trace - 1).max() < 1e-12
@@ -133,8 +134,6 @@ def test_linear_diosi_by_whole_cells_is_second_order_positive_and_linear():
         x, e = to_components(case.start(grid).rho).reshape(4, -1), np.zeros((1, 4, 4))
         for k in range(steps):
             x, _ = composition.step(x, e, k / steps, 1.0 / steps)
-        from cqpde.components import to_matrix
-
         errors.append(integrated_trace_norm(to_matrix(x.reshape(4, *grid.shape)) - case.reference(grid), grid))
     assert errors[1] < 4e-4
     assert np.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.15)
@@ -236,3 +235,79 @@ def test_auto_with_exact_positivity_finds_a_route_that_has_it():
     assert solution.attrs["positivity"] == "exact" and solution.attrs["method"] == "fv"
     assert "nearest grid" in solution.attrs["method_reason"]
     assert solution.min_eigenvalue.values.min() >= -1e-12
+
+
+# -- order 4 with exact positivity ----------------------------------------------------------------------------------------------------
+def _oscillator():
+    """A trap, a force and a phase that are diagonal, excess decoherence: exact Gaussian elements."""
+    w2, s, lam, phi, rate = 1.3, 0.5, 0.6, 0.8, 0.1
+    model = cq.Model(
+        ("q", "p"), 2, H=lambda z: [[2 * lam * z.q + phi, 0], [0, -2 * lam * z.q - phi]], L=[cq.sigmaz()], D0="saturated",
+        D1={"p": [-lam]}, D2={"p": s / 2}, D1C={"q": lambda z: z.p, "p": lambda z: -w2 * z.q}, excess=[[rate]],
+    )  # fmt: skip
+
+    def reference(grid):
+        return gaussian.diagonal_gaussian(
+            np.full((2, 2), 0.5), [0.4, -0.2], np.diag([0.2, 0.25]), 1.2, [(a.lower, a.upper) for a in grid.axes], grid.shape,
+            M=[[0, 1], [-w2, 0]], s=[[0, 0], [0, s]], h=([phi, -phi], [[2 * lam, 0], [-2 * lam, 0]], None),
+            a=([[0, 0], [-lam, lam]], None), jumps=[([rate**0.5, -(rate**0.5)], None)],
+        )  # fmt: skip
+
+    start = lambda g: cq.gaussian(g, {"q": 0.4, "p": -0.2}, cov=np.diag([0.2, 0.25]), state=cq.ket("+"))
+    return models.Case(model, lambda n: None, start, 1.2, reference)
+
+
+def _forward_error(case, steps, box):
+    h_p = 2 * box[1] / 151
+    h_q = 0.5 * h_p * case.t / steps
+    n_q = int(np.ceil(2 * box[0] / h_q))
+    grid = cq.Grid(q=(-n_q * h_q / 2, n_q * h_q / 2, n_q), p=(-box[1], box[1], 151))
+    composition = positive.PositiveComposition(case.model, grid, analyse(case.model, grid, (0.0,)), "shift", (0.0,), 4)
+    x, e = to_components(case.start(grid).rho).reshape(4, -1), np.zeros((1, 4, 4))
+    for k in range(steps):
+        x, _ = composition.step(x, e, k * case.t / steps, case.t / steps)
+    error = integrated_trace_norm(to_matrix(x.reshape(4, *grid.shape)) - case.reference(grid), grid)
+    return error, float(min_eigenvalues(x).min() / x[:2].sum(axis=0).max()), float(x[:2].sum()) * grid.cell_volume
+
+
+@pytest.mark.parametrize(("make", "box", "bound"), [(models.linear_diosi, (6.0, 9.0), 1e-5), (_oscillator, (6.0, 7.0), 4e-5)])
+def test_forward_steps_are_of_order_four_and_completely_positive(make, box, bound, monkeypatch):
+    case = make()
+    runs = [_forward_error(case, steps, box) for steps in (2, 4)]
+    (first, *_), (second, lowest, trace) = runs
+    assert second < bound
+    assert np.log2(first / second) == pytest.approx(4.0, abs=0.15)
+    assert lowest >= -1e-14 and abs(trace - 1) < 1e-12
+    # without the correction of the middle kick, and with its phase turned the wrong way, the order is lost
+    right = positive.corrected
+    for planted in (lambda m, g, s, a, t, h: fields_at(m, g.mesh(), t, s.basis), _wrong_phase(right)):
+        monkeypatch.setattr(positive, "corrected", planted)
+        wrong = [_forward_error(case, steps, box)[0] for steps in (2, 4)]
+        assert wrong[1] > 20 * second and np.log2(wrong[0] / wrong[1]) < 3
+
+
+def _wrong_phase(right):
+    from dataclasses import replace
+
+    def planted(*arguments):
+        f = right(*arguments)
+        return replace(f, A=[np.conj(a) for a in f.A])  # A is real: this turns its correction -2i eps s G around
+
+    return planted
+
+
+def test_order_four_is_taken_where_the_model_allows_it_and_meets_its_tolerance():
+    case = models.linear_diosi()
+    h_q = 0.5 * (18.0 / 151) / 16
+    n_q = 3224
+    grid = cq.Grid(q=(-n_q * h_q / 2, n_q * h_q / 2, n_q), p=(-9, 9, 151))
+    solution = cq.solve(case.model, case.start(grid), [0, 1.0], method="split", positivity="exact", tol=1e-4)
+    assert "order 4" in solution.attrs["time_integration"]
+    assert integrated_trace_norm(solution.rho.values[-1] - case.reference(grid), grid) < 1e-4
+    assert float(solution.steps[-1]) <= 4
+    assert solution.min_eigenvalue.values.min() >= -1e-14 and np.abs(solution.trace - 1).max() < 1e-12
+    driven = cq.Model(
+        ("q", "p"), 2, H=cq.sigmax(), L=[cq.sigmaz()], D0="saturated", D1={"p": [-0.5]}, D2={"p": 0.5}, D1C={"q": lambda z: z.p}
+    )
+    structure = analyse(driven, grid, (0.0,))
+    assert not order_four(driven, grid, structure, [0], 0.0)  # the drive does not commute with the force

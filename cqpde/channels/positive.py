@@ -1,6 +1,6 @@
 r"""Composition of channels that are each completely positive to round-off: Kraus kicks, exact local exponentials, positive transport.
 
-A step is :math:`N(dt/2)\,Q(dt/2)\,T(dt)\,Q(dt/2)\,N(dt/2)`, of order 2. With whole-cell shifts every factor is completely positive,
+A step is :math:`N(dt/2)\,Q(dt/2)\,T(dt)\,Q(dt/2)\,N(dt/2)`, of order 2, or the forward step of order 4 (``forward``). With whole-cell shifts every factor is completely positive,
 trace-preserving and linear in the state; with limited remaps T is positive and conservative, but not linear.
 """
 
@@ -18,10 +18,11 @@ from ..kernels.spectral import shift_lines
 from ..model import Canonical, Model
 from ..stencil import Stencil
 from .compose import local_flow, remembered
+from .forward import corrected
 from .kraus import KrausKick, kraus_kick, torus
 from .shifts import common_measure
 from .spectral import apply_multiplier
-from .structure import Kick, Lines, Local, Obstacle, Stream, Structure, drift_parts, fields_at, tidy
+from .structure import Kick, Lines, Local, Obstacle, Stream, Structure, fields_at, tidy
 
 Array = np.ndarray
 
@@ -87,8 +88,8 @@ class PositiveComposition:
     Attributes
     ----------
     transport : {"shift", "limited"}
-    linear : bool
-        Whether the composition is linear in the state.
+    order : {2, 4}
+        Order in dt; 4 with ``shift`` only, where ``forward.order_four`` says so.
     """
 
     model: Model
@@ -96,10 +97,11 @@ class PositiveComposition:
     structure: Structure
     transport: str
     times: tuple[float, ...]
+    order: int = 2
     applications: int = 0
-    _kicks: dict[tuple[int, float, float], KrausKick] = field(default_factory=dict)
-    _locals: dict[tuple[float, float], Stencil | None] = field(default_factory=dict)
-    _fields: dict[float, Canonical] = field(default_factory=dict)
+    _kicks: dict[tuple[int, float, float, float], KrausKick] = field(default_factory=dict)
+    _locals: dict[tuple[float, float, float], Stencil] = field(default_factory=dict)
+    _fields: dict[tuple[float, float], Canonical] = field(default_factory=dict)
     exact: bool = False
     first_level: int = 1
 
@@ -114,30 +116,35 @@ class PositiveComposition:
         """Whether the composition is linear in the state."""
         return self.limited is None
 
-    def _at(self, t: float) -> Canonical:
-        key = t if self.model.time_dependent else self.times[0]
-        make = lambda: fields_at(self.model, self.grid.mesh(), key, self.structure.basis)
-        return remembered(self._fields, key, 4, make)
+    def _at(self, t: float, h: float) -> Canonical:
+        """The canonical fields at ``t``, or those of the corrected kick of a step ``h``."""
+        at = t if self.model.time_dependent else self.times[0]
+        if h > 0.0:
+            make = lambda: corrected(self.model, self.grid, self.structure, self.axes, at, h)
+        else:
+            make = lambda: fields_at(self.model, self.grid.mesh(), at, self.structure.basis)
+        return remembered(self._fields, (at, h), 4, make)
 
-    def _kick(self, i: int, t: float, dt: float) -> KrausKick:
+    def _kick(self, i: int, t: float, dt: float, h: float) -> KrausKick:
         def make() -> KrausKick:
-            carried = np.zeros((1,) * self.grid.ndim) if i in self.axes else drift_parts(self.model, self.grid, t, i)[0]
-            return kraus_kick(self._at(t), self.grid, i, carried, dt)
+            fields = self._at(t, h)
+            carried = np.zeros((1,) * self.grid.ndim) if i in self.axes else fields.v[i]
+            return kraus_kick(fields, self.grid, i, carried, dt)
 
-        return remembered(self._kicks, (i, t if self.model.time_dependent else 0.0, dt), 64, make)
+        return remembered(self._kicks, (i, t if self.model.time_dependent else 0.0, dt, h), 64, make)
 
-    def _local(self, t: float, dt: float) -> Stencil:
-        key = (t if self.model.time_dependent else 0.0, dt)
-        return remembered(self._locals, key, 64, lambda: local_flow(self._at(t), self.grid, dt))
+    def _local(self, t: float, dt: float, h: float) -> Stencil:
+        key = (t if self.model.time_dependent else 0.0, dt, h)
+        return remembered(self._locals, key, 64, lambda: local_flow(self._at(t, h), self.grid, dt))
 
     # -- applying: all on x (components, batch * cells) -----------------------------------------------------------------
-    def local(self, x: Array, batch: int, t: float, dt: float) -> Array:
+    def local(self, x: Array, batch: int, t: float, dt: float, h: float = 0.0) -> Array:
         """Hamiltonian and excess over ``dt``."""
-        return self._local(t, dt).apply(x, batch) if self.has_local else x
+        return self._local(t, dt, h).apply(x, batch) if self.has_local else x
 
-    def kick(self, x: Array, batch: int, i: int, t: float, dt: float) -> Array:
-        """The kick of one axis over ``dt``."""
-        k = self._kick(i, t, dt)
+    def kick(self, x: Array, batch: int, i: int, t: float, dt: float, h: float = 0.0) -> Array:
+        """The kick of one axis over ``dt``; with ``h`` the corrected one of a step ``h``."""
+        k = self._kick(i, t, dt, h)
         self.applications += 1
         if k.stencil is not None:
             return k.stencil.apply(x, batch)
@@ -146,11 +153,11 @@ class PositiveComposition:
         apply_multiplier(y, k.multiplier, self.grid, (i,), None, numba.get_num_threads())
         return y.reshape(x.shape)
 
-    def kicks(self, x: Array, batch: int, t: float, dt: float, back: bool) -> Array:
+    def kicks(self, x: Array, batch: int, t: float, dt: float, back: bool, h: float = 0.0) -> Array:
         """All kicks over ``dt``, in order or in reverse order."""
         axes = kick_axes(self.structure)
         for i in reversed(axes) if back else axes:
-            x = self.kick(x, batch, i, t, dt)
+            x = self.kick(x, batch, i, t, dt, h)
         return x
 
     def shift(self, x: Array, batch: int, dt: float) -> Array:
@@ -173,6 +180,8 @@ class PositiveComposition:
     def step(self, x: Array, e: Array, t: float, dt: float, remaps: int = 1) -> tuple[Array, Array]:
         """One step from ``t``; limited transport is done in ``remaps`` equal parts."""
         batch, middle, e = e.shape[0], t + 0.5 * dt, e.copy()
+        if self.order == 4:
+            return self._forward(x, batch, t, dt), e
         x = self.local(self.kicks(x, batch, middle, 0.5 * dt, back=False), batch, middle, 0.5 * dt)
         if self.limited is None:
             x = self.shift(x, batch, dt)
@@ -182,6 +191,12 @@ class PositiveComposition:
             for k in range(remaps):
                 x, spare = self.limited.step(x, spare, e, t + k * dt / remaps, dt / remaps)
         return self.kicks(self.local(x, batch, middle, 0.5 * dt), batch, middle, 0.5 * dt, back=True), e
+
+    def _forward(self, x: Array, batch: int, t: float, h: float) -> Array:
+        """The step of order 4: all its parts commute but for the streams."""
+        x = self.shift(self.local(self.kicks(x, batch, t, h / 6.0, back=False), batch, t, h / 6.0), batch, 0.5 * h)
+        x = self.local(self.kicks(x, batch, t, 2.0 * h / 3.0, back=False, h=h), batch, t, 2.0 * h / 3.0, h)
+        return self.kicks(self.local(self.shift(x, batch, 0.5 * h), batch, t, h / 6.0), batch, t, h / 6.0, back=True)
 
     def two_halves(self, x: Array, e: Array, t: float, dt: float) -> tuple[Array, Array]:
         """Two steps of ``dt/2``."""

@@ -311,7 +311,7 @@ def _common_basis(operators: list[Array], d: int) -> Array | None:
     return basis if np.max(np.abs(turned[:, off])) < 1e-12 * np.max(np.abs(every)) else None
 
 
-def _superoperators(f: Canonical, axes: tuple[int, ...]) -> list[Array]:
+def superoperators(f: Canonical, axes: tuple[int, ...]) -> list[Array]:
     """The matrices that a kick on ``axes`` exponentiates together."""
     return [clean(saturated(f, axes)), *[clean(left_right(f.A[i])) for i in axes if np.any(f.A[i])]]
 
@@ -343,7 +343,7 @@ def connected(pattern: Array) -> list[list[int]]:
     return out
 
 
-def _rotations(matrices: list[Array]) -> bool:
+def rotations(matrices: list[Array]) -> bool:
     """Whether all matrices act on single components and on pairs as ``[[a, -b], [b, a]]``, so that they commute."""
     for members in connected(_pattern(matrices)):
         if len(members) > 2:
@@ -358,7 +358,7 @@ def _rotations(matrices: list[Array]) -> bool:
 
 
 def _elementwise(fields: list[Canonical], axes: tuple[int, ...]) -> bool:
-    return all(_rotations(_superoperators(f, axes)) for f in fields)
+    return all(rotations(superoperators(f, axes)) for f in fields)
 
 
 def _table_size(grid: Grid, matrices: list[Array], axes: tuple[int, ...]) -> int:
@@ -370,12 +370,12 @@ def _table_size(grid: Grid, matrices: list[Array], axes: tuple[int, ...]) -> int
 def _merged(grid: Grid, fields: list[Canonical], blocks: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     """Join all blocks into one if their operators do not commute but the joint Fourier symbol is exact and affordable."""
     union = tuple(sorted(i for b in blocks for i in b))
-    if len(blocks) < 2 or all(_rotations(_superoperators(f, union)) for f in fields):
+    if len(blocks) < 2 or all(rotations(superoperators(f, union)) for f in fields):
         return blocks
     for f in fields:
         if any(depends(f.A[i], union) for i in union) or depends(f.s, union):
             return blocks
-    if _table_size(grid, _superoperators(fields[0], union), union) > MAX_TABLE:
+    if _table_size(grid, superoperators(fields[0], union), union) > MAX_TABLE:
         return blocks
     return [union]
 
@@ -388,8 +388,8 @@ def _with_local(grid: Grid, fields: list[Canonical], kicks: list[Kick], d: int) 
     for k, kick in enumerate(kicks):
         if any(depends(m, kick.axes) for m in local):
             continue
-        together = [[m, *_superoperators(f, kick.axes)] for m, f in zip(local, fields, strict=True)]
-        if kick.relax and not all(_rotations(m) for m in together):
+        together = [[m, *superoperators(f, kick.axes)] for m, f in zip(local, fields, strict=True)]
+        if kick.relax and not all(rotations(m) for m in together):
             continue
         if _table_size(grid, together[0], kick.axes) <= MAX_TABLE:
             return [*kicks[:k], replace(kick, local=True), *kicks[k + 1 :]], False
@@ -402,7 +402,7 @@ def _reads(part: Part, fields: list[Canonical], drifts: Any) -> set[int]:
     arrays: list[Array] = []
     for k, f in enumerate(fields):
         if isinstance(part, Kick):
-            arrays += [m for m in _superoperators(f, part.axes)] + [f.s[..., i, :] for i in part.axes]
+            arrays += [m for m in superoperators(f, part.axes)] + [f.s[..., i, :] for i in part.axes]
             arrays += [drifts[i][k][0] for i in part.axes]
             if part.local:
                 arrays += [hamiltonian(f), excess(f)]
@@ -423,8 +423,8 @@ def _commute(a: Part, b: Part, fields: list[Canonical], drifts: Any) -> bool:
     if len(kicks) < 2:
         return True
     axes = kicks[0].axes + kicks[1].axes
-    together = [_superoperators(f, axes) + ([clean(hamiltonian(f)), clean(excess(f))] if kicks[0].local or kicks[1].local else []) for f in fields]
-    return all(_rotations(m) for m in together)
+    together = [superoperators(f, axes) + ([clean(hamiltonian(f)), clean(excess(f))] if kicks[0].local or kicks[1].local else []) for f in fields]
+    return all(rotations(m) for m in together)
 
 
 def _grouped(parts: list[Any], fields: list[Canonical], drifts: Any) -> list[tuple[Part, ...]]:

@@ -1,7 +1,7 @@
 r"""Advance a state by equal steps that move it by whole cells, in the composition of exactly positive channels.
 
 The step is a multiple of the shortest compatible one and divides every gap between outputs. The run is done with the longest such step
-and with the next shorter one; a third of their difference (scaled by the ratio of the steps) estimates the error of the finer, and the
+and with the next shorter one; their difference, divided by what the order of the composition says, estimates the error of the finer, and the
 step shrinks until that meets the tolerance. Every run is linear in the state and completely positive.
 """
 
@@ -60,7 +60,7 @@ def run_whole_steps(
     for position, m in enumerate(steps):
         fine = _march(composition, x, batch, times, m * unit, report)
         if coarse is not None:
-            ratio = (steps[position - 1] / m) ** 2
+            ratio = (steps[position - 1] / m) ** composition.order
             bounds = [trace_norm_bound(a - b, batch, volume) / (ratio - 1.0) for a, b in zip(fine, coarse, strict=True)]
             estimate = max(bounds)
             if estimate <= tol:
