@@ -80,3 +80,21 @@ def test_kernel_measurements_run():
     rows = kernels.main(["--quick"])
     assert {r[0] for r in rows} == {"sweep, diagonal", "sweep, dense", "remap, limited"}
     assert all(r[6] > 0 for r in rows)
+
+
+def test_performance_measurements_run():
+    from validation import performance
+
+    rows = performance.main(["--quick"])
+    mine = [r for r in rows if r.get("code") == "cqpde split"]
+    assert {r["problem"] for r in mine} == {"linear Diosi", "driven qubit"}
+    for row in mine:
+        assert row["error"] <= row["target"] and row["seconds"] > 0
+
+
+def test_four_dimensional_measurements_run():
+    from validation import four_dimensions
+
+    figures = four_dimensions.main(["--quick"])
+    assert abs(figures["trace"]) < 1e-12
+    assert figures["seconds_per_step"] > 0

@@ -28,6 +28,9 @@ from .structure import Kick, Lines, Part, Stream, Structure, depends, drift_part
 
 Array = np.ndarray
 
+#: Flows that a composition keeps for further steps, by number and memory.
+KEPT_FLOWS, KEPT_BYTES = 256, 1 << 28
+
 
 @dataclass
 class Flow:
@@ -38,6 +41,13 @@ class Flow:
     axes: tuple[int, ...] = ()
     local: Stencil | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of its tables."""
+        lines = 0 if self.lines is None else self.lines.matrices.nbytes
+        multiplier = 0 if self.multiplier is None else self.multiplier.table.nbytes
+        return lines + multiplier + (0 if self.local is None else self.local.coef.nbytes)
+
 
 @dataclass
 class Known:
@@ -47,6 +57,7 @@ class Known:
     symbols: dict[tuple[Kick, float], KickSymbol] = field(default_factory=dict)
     drifts: dict[tuple[int, float], tuple[Array, Array, Array | None]] = field(default_factory=dict)
     flows: dict[tuple[Part, float, float], Flow] = field(default_factory=dict)
+    bytes: int = 0
 
 
 @dataclass
@@ -100,8 +111,15 @@ class Composition:
     def flow(self, part: Part, t: float, dt: float) -> Flow:
         """The part over ``dt`` with coefficients at ``t``."""
         at = t if self.model.time_dependent else self.t0
-        most = 32 if self.model.time_dependent else 256
-        return remembered(self.known.flows, (part, at, dt), most, lambda: self._timed(part, at, dt))
+        key = (part, at, dt)
+        if key not in self.known.flows:
+            flow = self._timed(part, at, dt)
+            self.known.bytes += flow.nbytes
+            if self.known.bytes > KEPT_BYTES or len(self.known.flows) > KEPT_FLOWS:
+                self.known.flows.clear()
+                self.known.bytes = flow.nbytes
+            self.known.flows[key] = flow
+        return self.known.flows[key]
 
     def _timed(self, part: Part, t: float, dt: float) -> Flow:
         began = time.perf_counter()
@@ -125,10 +143,9 @@ class Composition:
         return Flow(local=local_flow(self._at(t), grid, dt))
 
     # -- applying ------------------------------------------------------------------------------------------------------
-    def apply(self, group: tuple[Part, ...], x: Array, escaped: Array, t: float, dt: float, tails: list[float] | None) -> None:
-        """Apply the parts of a group over ``dt`` to ``x`` (components, batch, *cells) in place; adds to ``escaped`` (batch, faces, components)."""
-        for part in group:
-            flow = self.flow(part, t, dt)
+    def apply(self, flows: list[Flow], x: Array, escaped: Array, tails: list[float] | None) -> None:
+        """Apply flows to ``x`` (components, batch, *cells) in place; adds to ``escaped`` (batch, faces, components)."""
+        for flow in flows:
             if flow.lines is not None:
                 gone = apply_lines(x, flow.lines, self.grid.cell_volume)
                 if gone is not None:
@@ -150,28 +167,26 @@ class Composition:
         x, escaped = x.copy(), escaped.copy()
         groups, h = self.structure.groups, length / n
         merge = len(groups) > 1 and not self.model.time_dependent
+        flows: dict[tuple[int, float], list[Flow]] = {}
+
+        def over(depth: int, dt: float, middle: float) -> list[Flow]:
+            if (depth, dt) not in flows:
+                flows[depth, dt] = [self.flow(part, middle, dt) for part in groups[depth]]
+            return flows[depth, dt]
+
         for k in range(n):
             middle = t + (k + 0.5) * h
+            if self.model.time_dependent:
+                flows.clear()
             look = tails if k in (n // 2, n - 1) else None
-            for depth, group in enumerate(groups[:-1]):
-                if depth == 0 and merge and k > 0:
-                    continue
-                self.apply(group, x, escaped, middle, 0.5 * h, look)
+            for depth in range(1 if merge and k > 0 else 0, len(groups) - 1):
+                self.apply(over(depth, 0.5 * h, middle), x, escaped, look)
             if groups:
-                self.apply(groups[-1], x, escaped, middle, h, look)
+                self.apply(over(len(groups) - 1, h, middle), x, escaped, look)
             for depth in range(len(groups) - 2, -1, -1):
                 whole = depth == 0 and merge and k < n - 1
-                self.apply(groups[depth], x, escaped, middle, h if whole else 0.5 * h, look)
+                self.apply(over(depth, h if whole else 0.5 * h, middle), x, escaped, look)
         return x, escaped
-
-    # -- basis ---------------------------------------------------------------------------------------------------------
-    def enter(self, rho: Array) -> Array:
-        """Turn matrices (d, d, ...) into the basis of the run."""
-        return turn(rho, self.structure.basis, False)
-
-    def leave(self, rho: Array) -> Array:
-        """Turn matrices (d, d, ...) back."""
-        return turn(rho, self.structure.basis, True)
 
 
 def turn(rho: Array, basis: Array | None, back: bool) -> Array:

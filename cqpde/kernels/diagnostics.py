@@ -11,7 +11,7 @@ Array = np.ndarray
 BLOCKS = 64
 
 #: Below this many values a pass is not worth a second thread.
-PARALLEL_WORK = 50_000
+PARALLEL_WORK = 2_000_000
 
 
 @njit(cache=True, nogil=True)

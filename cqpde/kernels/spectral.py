@@ -11,7 +11,7 @@ Array = np.ndarray
 BLOCKS = 64
 
 #: Below this many complex multiply-adds a sweep is not worth a second thread.
-PARALLEL_WORK = 200_000
+PARALLEL_WORK = 1_000_000
 
 #: Terms of the Taylor series of a matrix of norm 1/2 that reach round-off.
 TAYLOR_TERMS = 13
