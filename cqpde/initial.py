@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from .coefficients import Coefficient, Point, Sampled
+from .components import min_eigenvalues, to_components
 from .errors import StateError, did_you_mean
 from .grid import Grid
 
@@ -55,6 +57,11 @@ class State:
     def dim(self) -> int:
         """Number of quantum levels."""
         return int(self.rho.shape[0])
+
+    @cached_property
+    def components(self) -> Array:
+        """The d^2 real components of rho (see ``cqpde.components``)."""
+        return to_components(self.rho)
 
     @property
     def density(self) -> Array:
@@ -387,9 +394,7 @@ def check_state(state: Any, dim: int) -> None:
     scale = float(np.max(np.abs(rho)))
     if np.max(np.abs(rho - np.conj(np.swapaxes(rho, 0, 1)))) > 1e-10 * scale:
         raise StateError("rho0", "must be Hermitian on every cell", "it is not", "Check the array")
-    from .components import min_eigenvalues, to_components
-
-    smallest = min_eigenvalues(to_components(rho))
+    smallest = min_eigenvalues(state.components)
     largest = float(state.density.max())
     if smallest.min() < -state.slack * largest:
         cell = np.unravel_index(int(np.argmin(smallest)), grid.shape)

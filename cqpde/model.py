@@ -277,6 +277,12 @@ class Model:
             self._margins[key] = check_model(self, grid, t, mode)
         return self._margins[key]
 
+    def forget(self) -> None:
+        """Drop what was kept of earlier checks and runs: margins, structure, and the evaluated coefficients and flows of small grids."""
+        self._margins.clear()
+        for kept in ("_structures", "_known"):
+            self.__dict__.pop(kept, None)
+
     def require_coordinates(self, grid: Grid) -> None:
         """Refuse a grid whose axes are not this model's coordinates in the same order."""
         if grid.names != self.coordinates:

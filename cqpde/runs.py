@@ -58,7 +58,7 @@ class Problem:
 
     def components(self) -> Array:
         """The initial states, (d^2, batch, *cells)."""
-        return np.ascontiguousarray(np.stack([to_components(s.rho) for s in self.states], axis=1))
+        return np.stack([s.components for s in self.states], axis=1)
 
 
 @dataclass

@@ -72,11 +72,13 @@ class Case:
             self.fields[shape] = self.exact(grid)
         return distance(rho, self.fields[shape], grid.cell_volume)
 
-    def package(self, method: str) -> Run:
-        """``run(shape, tol)`` of the package."""
+    def package(self, method: str, first: bool = False) -> Run:
+        """``run(shape, tol)`` of the package; ``first``: without what the model keeps of earlier runs (checks, structure, tables)."""
 
         def run(shape: Shape, tol: float) -> tuple[Array, float, dict[str, Any]]:
             rho0 = self.state(shape)
+            if first:
+                self.model.forget()
             start = time.perf_counter()
             sol = cq.solve(self.model, rho0, [0, 1], tol=tol, method=method, grid_error=False, progress=False)
             seconds = time.perf_counter() - start
@@ -199,6 +201,7 @@ def time_to_error(case: Case, quick: bool, budget: float) -> Iterator[Row]:
     lines = {1e-3: [((64, 64), 1e-3)]} if quick else LINES
     codes: list[tuple[str, Run, dict[float, list[Setting]]]] = [
         ("cqpde split", case.package("split"), split),
+        ("cqpde split, first", case.package("split", first=True), split),
         ("cqpde fv", case.package("fv"), volumes),
         ("FFT script", case.script, fft),
         ("FFT script, tuned", case.script, {} if quick else tuned),

@@ -89,9 +89,10 @@ def settle(x: Array, grid: Grid, dim: int, allowed: float) -> Start:
     filled = min(spread(x, dim, grid.cell_volume), grid.cell_volume * float(np.prod(grid.shape)))
     cells, unresolved, volume = [], 0.0, grid.cell_volume
     for i, n in enumerate(grid.shape):
-        hat = np.asarray(sf.rfft(x, axis=i + 2))
-        others = tuple(k for k in range(x.ndim) if k != i + 2)
-        power = 2.0 / n * (np.square(hat.real).sum(axis=others) + np.square(hat.imag).sum(axis=others))
+        hat = np.ascontiguousarray(sf.rfft(x, axis=i + 2))
+        parts = hat.view(float).reshape(*hat.shape, 2)
+        index = list(range(parts.ndim))
+        power = 2.0 / n * np.einsum(parts, index, parts, index, [i + 2])
         beyond = np.sqrt(np.cumsum(power[::-1])[::-1]) * norm_of_tail(1.0, filled, volume, dim)
         unresolved = max(unresolved, float(beyond[watched(n)]))
         small = np.flatnonzero(beyond < allowed)
