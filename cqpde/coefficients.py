@@ -86,12 +86,15 @@ class Coefficient:
         The matrix shape.
     time_dependent : bool
         Whether time enters (SymPy: ``t`` appears; callables: they take a second argument).
+    callable, sampled : bool
+        Whether an entry is a user's callable, or an array on a grid.
     """
 
     def __init__(self, name: str, shape: tuple[int, ...], coordinates: Sequence[str], value: Any) -> None:
         self.name, self.shape, self.coordinates = name, shape, tuple(coordinates)
         self.time_dependent = False
         self.callable = False
+        self.sampled = False
         self._whole: Callable[[Mesh, float], Any] | None = None
         self._constants = np.zeros(shape, dtype=complex)
         self._functions: dict[tuple[int, ...], Callable[[Mesh, float], Any]] = {}
@@ -115,6 +118,7 @@ class Coefficient:
                 raise ModelError(
                     where, f"sampled on a grid over {self.coordinates}", value.grid.names, "Use the model's coordinates"
                 )
+            self.sampled = True
             self._add_function(_interpolated(value), shape, at)
         elif callable(value) and not _is_symbolic(value):
             self._add_function(self._wrap(value, where), shape, at)

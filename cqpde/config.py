@@ -80,7 +80,8 @@ class SolverTable(_Table):
 
     tol: float = 1e-4
     method: str = "auto"
-    transport: str = "limited"
+    positivity: str | None = None
+    transport: str | None = None
     dt_max: float | None = None
     save: list[str] | None = None
     frames: list[float] | None = None

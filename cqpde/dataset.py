@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,6 +75,14 @@ def coordinates(grid: Grid, dim: int, units: dict[str, str] | None = None) -> di
     return coords
 
 
+@lru_cache(maxsize=16)
+def _indexed(grid: Grid, dim: int) -> dict[str, Any]:
+    """The coordinates as variables with their indexes, made once per grid."""
+    import xarray as xr
+
+    return {str(name): c.variable for name, c in xr.Dataset(coords=coordinates(grid, dim)).coords.items()}
+
+
 def grid_of(ds: xr.Dataset) -> Grid:
     """Rebuild the grid of a solution from its coordinates."""
     axes = sorted((c for c in ds.coords if "axis_index" in ds[c].attrs), key=lambda c: int(ds[c].attrs["axis_index"]))
@@ -110,7 +119,7 @@ def build(
 
     batch = ("batch",) if rho.ndim == grid.ndim + 4 else ()
     t_frame = "t" if len(frame_times) == len(times) else "t_frame"
-    coords = coordinates(grid, dim, units)
+    coords = dict(_indexed(grid, dim)) if units is None else coordinates(grid, dim, units)
     time_attrs = {"long_name": "model time", "units": (units or {}).get("t", "1")}
     coords["t"] = ("t", np.asarray(times, dtype=float), time_attrs)
     if t_frame != "t":

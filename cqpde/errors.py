@@ -59,6 +59,10 @@ class SolverError(CqpdeError):
     """A run was stopped because its result would not be finite, physical or within tolerance."""
 
 
+class RouteError(SolverError):
+    """The route that was taken turned out not to be the one for this run; ``method="auto"`` takes the other one then."""
+
+
 class CqpdeWarning(UserWarning):
     """Something a physicist should know of about a run that is still valid."""
 

@@ -7,12 +7,14 @@ Densities are sampled at cell centres and normalised to total probability one on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from .coefficients import Coefficient, Point, Sampled
+from .components import min_eigenvalues, to_components
 from .errors import StateError, did_you_mean
 from .grid import Grid
 from .sampling import Sampler, StateAt, density_sampler, gaussian_sampler, state_at
@@ -37,6 +39,10 @@ class State:
         How it was made, for the record.
     sampler : callable or None
         ``sampler(rng, count)`` draws points and quantum states from the state itself (see :mod:`cqpde.sampling`); None for arrays.
+    slack : float
+        How negative an eigenvalue may be, relative to the largest trace.
+    checked : set of int
+        Numbers of levels for which it has passed :func:`check_state`.
     """
 
     grid: Grid
@@ -45,11 +51,21 @@ class State:
     normalisation: float = 1.0
     note: str = ""
     sampler: Sampler | None = None
+    slack: float = 1e-10
+    checked: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.rho.setflags(write=False)  # a state that was checked stays what it was
 
     @property
     def dim(self) -> int:
         """Number of quantum levels."""
         return int(self.rho.shape[0])
+
+    @cached_property
+    def components(self) -> Array:
+        """The d^2 real components of rho (see ``cqpde.components``)."""
+        return to_components(self.rho)
 
     @property
     def density(self) -> Array:
@@ -352,13 +368,16 @@ def point(grid: Grid, at: Any, state: Any) -> State:
     )
 
 
-def from_array(grid: Grid, rho: Any, *, normalise: bool = False) -> State:
+def from_array(grid: Grid, rho: Any, *, normalise: bool = False, slack: float = 1e-10) -> State:
     """A state from an array (d, d, *cells): density matrices per unit volume at the cell centres.
 
     Parameters
     ----------
     normalise : bool
         Divide by the total probability on the grid; without it an unnormalised array is refused by :func:`cqpde.solve`.
+    slack : float
+        Eigenvalues down to ``-slack`` times the largest trace are accepted: raise it to go on from a result of the split route, which is
+        positive to the size of its errors.
     """
     array = np.array(rho, dtype=complex)
     if array.ndim != grid.ndim + 2 or array.shape[2:] != grid.shape or array.shape[0] != array.shape[1]:
@@ -369,7 +388,7 @@ def from_array(grid: Grid, rho: Any, *, normalise: bool = False) -> State:
         if not np.isfinite(total) or total <= 0:
             raise StateError("rho0", "needs a positive finite total probability to be normalised", f"{total:.3g}", "")
         factor = 1.0 / total
-    return State(grid, array * factor, None, factor, "array")
+    return State(grid, array * factor, None, factor, "array", slack=slack)
 
 
 def check_state(state: Any, dim: int) -> None:
@@ -384,6 +403,8 @@ def check_state(state: Any, dim: int) -> None:
         raise StateError(
             "rho0", "must be a State", type(state).__name__, "Make it with cqpde.gaussian, product, point or from_array"
         )
+    if dim in state.checked:
+        return
     if state.dim != dim:
         raise StateError("rho0", f"must have the model's {dim} levels", state.dim, "Match the quantum state to dim")
     rho, grid = state.rho, state.grid
@@ -392,18 +413,16 @@ def check_state(state: Any, dim: int) -> None:
     scale = float(np.max(np.abs(rho)))
     if np.max(np.abs(rho - np.conj(np.swapaxes(rho, 0, 1)))) > 1e-10 * scale:
         raise StateError("rho0", "must be Hermitian on every cell", "it is not", "Check the array")
-    from .components import min_eigenvalues, to_components
-
-    smallest = min_eigenvalues(to_components(rho))
+    smallest = min_eigenvalues(state.components)
     largest = float(state.density.max())
-    if smallest.min() < -1e-10 * largest:
+    if smallest.min() < -state.slack * largest:
         cell = np.unravel_index(int(np.argmin(smallest)), grid.shape)
         place = ", ".join(f"{a.name} = {a.centers[i]:.5g}" for a, i in zip(grid.axes, cell, strict=True))
         raise StateError(
             "rho0",
             "must be positive semi-definite on every cell",
             f"eigenvalue {smallest.min():.3g} at {place}",
-            "Check the array",
+            "Check the array, or raise slack in from_array if it is a result of the split route",
         )
     total = float(state.density.sum()) * grid.cell_volume
     if abs(total - 1) > 1e-8:
@@ -421,6 +440,7 @@ def check_state(state: Any, dim: int) -> None:
                 f"probability {amount:.3g} in its outermost cells",
                 f"Widen the box of {name}, or say what its ends do",
             )
+    state.checked.add(dim)
 
 
 def edge_probabilities(grid: Grid, density: Array) -> list[tuple[str, str, float]]:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,7 @@ class Model:
         if check not in CHECKS:
             raise OptionError("check", "must be one of the known modes", repr(check), did_you_mean(str(check), CHECKS))
         self.dim, self.check_mode, self.name, self.description = int(dim), check, name, description
+        self._margins: dict[tuple[Grid, float, str], float] = {}  # of grids that passed the check
         d, n = self.dim, len(self.coordinates)
         operators = _operator_list(L, d)
         p = len(operators) if hasattr(operators, "__len__") else 1
@@ -201,7 +203,7 @@ class Model:
         """All coefficients by name."""
         return {c.name: c for c in (self.H, self.L, self.D0, self.excess, self.D1, self.D2, self.D1C)}
 
-    @property
+    @cached_property
     def time_dependent(self) -> bool:
         """Whether any coefficient depends on t."""
         return any(c.time_dependent for c in self.coefficients.values())
@@ -267,7 +269,19 @@ class Model:
         """
         from .physicality import check_model
 
-        return check_model(self, grid, t, self.check_mode if mode is None else mode)
+        mode = self.check_mode if mode is None else mode
+        key = (grid, t, mode)
+        if mode == "warn" or key not in self._margins:
+            if len(self._margins) > 256:
+                self._margins.clear()
+            self._margins[key] = check_model(self, grid, t, mode)
+        return self._margins[key]
+
+    def forget(self) -> None:
+        """Drop what was kept of earlier checks and runs: margins, structure, and the evaluated coefficients and flows of small grids."""
+        self._margins.clear()
+        for kept in ("_structures", "_known"):
+            self.__dict__.pop(kept, None)
 
     def require_coordinates(self, grid: Grid) -> None:
         """Refuse a grid whose axes are not this model's coordinates in the same order."""

@@ -230,10 +230,9 @@ def summary(ds: xr.Dataset) -> str:
     rows = [
         ("model", ds.attrs.get("model", "?")),
         ("grid", repr(grid_of(ds))),
-        (
-            "method",
-            f"{ds.attrs.get('method')} ({ds.attrs.get('method_reason')}), transport {ds.attrs.get('transport')}",
-        ),
+        ("method", f"{ds.attrs.get('method')} ({ds.attrs.get('method_reason')})"),
+        ("transport", f"{ds.attrs.get('transport')}; cells inside {ds.attrs.get('cells_inside', 'as given')}"),
+        ("positivity", f"{ds.attrs.get('positivity', '?')}; {'' if ds.attrs.get('linear_in_state', 1) else 'not '}linear in the state"),
         ("time", f"{float(ds.t[0]):g} ... {float(ds.t[-1]):g}, {ds.attrs.get('time_integration')}"),
         (
             "steps",
@@ -246,9 +245,17 @@ def summary(ds: xr.Dataset) -> str:
         ("trace + escaped - 1", f"{float(np.asarray(last['trace'] + last['escaped_probability'] - 1).flat[0]):.1e}"),
         ("smallest eigenvalue", f"{float(np.asarray(ds['min_eigenvalue']).min()):.2e} of the largest trace"),
         ("edge probability", f"{number('edge_probability'):.2e}"),
-        ("wall seconds", f"{number('wall_seconds'):.2f}"),
+        ("wall seconds", _phases(ds)),
     ]
     return "\n".join(f"{name:>20}  {value}" for name, value in rows)
+
+
+def _phases(ds: xr.Dataset) -> str:
+    """Wall-clock time of a run by phase; compiling is one of its own."""
+    total = float(np.asarray(ds.isel(t=-1)["wall_seconds"]).max())
+    phases = [(name, ds.attrs.get(f"seconds_{name}")) for name in ("compile", "setup", "steps", "diagnostics")]
+    shown = ", ".join(f"{name} {float(value):.3g}" for name, value in phases if value is not None)
+    return f"{total:.3g}" + (f" ({shown})" if shown else "")
 
 
 @xr.register_dataset_accessor("cq")

@@ -45,7 +45,7 @@ def test_quantum_part_alone_follows_qutip_mesolve():
 def test_time_dependent_drift_and_noise_reach_the_exact_moments_within_tol():
     """Mean int cos(5 t), variance 0.49 + int s(t) dt: known whatever the grid."""
     model = cq.Model(("x",), 1, D1C=[lambda z, t: np.cos(5 * t)], D2=[[lambda z, t: 0.3 * (1 + t)]])
-    sol = cq.solve(model, cq.gaussian(GRID, 0.0, 0.7, [1.0]), [0, 0.3, 1.0], tol=1e-4, grid_error=False)
+    sol = cq.solve(model, cq.gaussian(GRID, 0.0, 0.7, [1.0]), [0, 0.3, 1.0], tol=1e-4, method="fv", grid_error=False)
     assert float(sol.cq.mean()[-1, 0]) == pytest.approx(np.sin(5.0) / 5, abs=1e-4)
     assert float(sol.cq.covariance()[-1, 0, 0]) == pytest.approx(0.49 + 0.9, abs=0.02)
     assert float(sol.steps[-1]) > 4 and float(sol.time_error[-1]) < 1e-4

@@ -19,7 +19,7 @@ def _solve(model, state, t, **options):
         warnings.simplefilter(
             "ignore", cq.CqpdeWarning
         )  # coarse on purpose: Peclet numbers and open ends are warned about
-        return cq.solve(model, state, t, grid_error=False, **options)
+        return cq.solve(model, state, t, method="fv", grid_error=False, **options)
 
 
 def _assert_physical(solution):

@@ -105,7 +105,7 @@ def test_two_particles_in_four_dimensions():
     )  # fmt: skip
     grid = cq.Grid(q=(-5, 5, 24), p=(-5, 5, 24), x=(-5, 5, 24), y=(-6, 6, 28))
     state = cq.gaussian(grid, 0, 0.8, cq.basis(2, 0))
-    sol = cq.solve(model, state, [0, 0.4], tol=1e-2, grid_error=False)
+    sol = cq.solve(model, state, [0, 0.4], tol=1e-2, method="fv", grid_error=False)
     t, w = 0.4, {"p": 0.6, "y": 0.4}
     # the Kraus scheme's noise is s (1 + (h|B|/s)^2), order 2; with it the second moments are exact, so the bound can be tight
     w["y"] *= 1 + (12 / 28 * 0.5 / w["y"]) ** 2

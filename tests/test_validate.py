@@ -33,7 +33,7 @@ def driven_start(n):
 def solutions():
     """Solution and a coarser one, by the grid solver for the driven qubit, exact ones elsewhere."""
     fine, *coarse = (
-        cq.solve(driven_qubit(), driven_start(n), [0.0, 0.6], tol=1e-5, grid_error=False) for n in (84, 56, 42)
+        cq.solve(driven_qubit(), driven_start(n), [0.0, 0.6], tol=1e-5, grid_error=False, method="fv") for n in (84, 56, 42)
     )
     out = {"driven": (fine, coarse)}
     for name, n in (("linear_diosi", 48), ("correlated_2d", 48), ("three_levels", 96)):

@@ -112,7 +112,7 @@ def two_roads(count: int, threads: int, quick: bool) -> dict[str, tuple[str, flo
     for name, (model, rho0, end, cells, h) in _problems().items():
         if quick and name not in ("z-dependent noise",):
             continue
-        sol, *coarse = (cq.solve(model, rho0(n), [0, end], tol=1e-6, grid_error=False) for n in cells)
+        sol, *coarse = (cq.solve(model, rho0(n), [0, end], tol=1e-6, grid_error=False, method="fv") for n in cells)
         ens = cq.unravel(model, rho0(48), [0, end], trajectories=count, seed=5, dt=h, bias=True, threads=threads)
         report = cq.validate(sol, ens, coarse=coarse)
         out[name] = report.verdict, report.p_value

@@ -9,9 +9,10 @@ import numpy as np
 from ..components import dissipator, half_widths, left_right, sandwich
 from ..errors import GridError
 from ..grid import Grid
-from ..model import Model, pseudo_inverse
+from ..model import Model
+from ..stencil import StencilBuilder
+from ..superoperators import excess, hamiltonian
 from .directions import Interface, correlated_blocks, interfaces, noisy_axes
-from .stencil import StencilBuilder
 from .transport import add_linear, add_upwind
 
 Array = np.ndarray
@@ -192,26 +193,10 @@ def _add_local(builder: StencilBuilder, bounds: Bounds, model: Model, grid: Grid
     here = (0,) * grid.ndim
     fields = model.canonical(grid.mesh(), t)
     if np.any(fields.H):
-        builder.matrix(here, left_right(-1j * fields.H))
+        builder.matrix(here, hamiltonian(fields))
         energies = np.linalg.eigvalsh(fields.H)
         bounds.frequency += float(np.max(energies[..., -1] - energies[..., 0]))
-    p = fields.M.shape[-3]
-    weights = fields.D0 if fields.excess is None else fields.excess
-    total = np.zeros((1,) * grid.ndim + (model.dim**2,) * 2)
-    for a in range(p):
-        for b in range(p):
-            if np.any(weights[..., a, b]):
-                total = total + dissipator(fields.M[..., a, :, :], fields.M[..., b, :, :], weights[..., a, b])
-    if fields.excess is None:
-        inverse = pseudo_inverse(fields.s)
-        for i in range(grid.ndim):
-            for j in range(grid.ndim):
-                if np.any(inverse[..., i, j]):
-                    total = total - dissipator(fields.A[i], fields.A[j], inverse[..., i, j].astype(complex))
-        # what is left of exact cancellation in saturated models is round-off, not decoherence
-        size = float(np.max(np.abs(weights), initial=0.0)) * float(np.max(np.abs(fields.M), initial=0.0)) ** 2
-        if np.max(np.abs(total)) < 1e-14 * size:
-            return
-    if np.any(total):
-        builder.matrix(here, total)
-        bounds.add(*half_widths(total))
+    beyond = excess(fields)
+    if np.any(beyond):
+        builder.matrix(here, beyond)
+        bounds.add(*half_widths(beyond))

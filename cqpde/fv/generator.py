@@ -13,8 +13,8 @@ from ..errors import OptionError, did_you_mean
 from ..grid import Grid
 from ..kernels.stencil import escape_rate, link_step, stencil_step
 from ..model import Model
+from ..stencil import Stencil
 from .assemble import Bounds, Layout, assemble, layout
-from .stencil import Stencil
 
 Array = np.ndarray
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..grid import Grid
 from ..model import Model
+from ..stencil import StencilBuilder
 from .directions import shifted_mesh
-from .stencil import StencilBuilder
 
 Array = np.ndarray
 

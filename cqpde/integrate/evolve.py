@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from ..components import upper_pairs
+from ..components import trace_norm_bound, upper_pairs
 from ..errors import SolverError
 from ..fv.assemble import Layout
 from ..fv.generator import Generator, make_generator
@@ -38,13 +39,19 @@ MAX_LEVEL = 40
 
 @dataclass
 class Progress:
-    """Counters of a run, as they stand at an output."""
+    """Counters of a run, as they stand at an output.
+
+    ``tail`` and ``edge`` are the largest content so far of the highest modes (integrated trace norm; None: not looked at) and of the
+    outermost cells of open axes, where the route looks at them between outputs.
+    """
 
     steps: int = 0
     rejected: int = 0
     dt: float = 0.0
     time_error: float = 0.0
     applications: int = 0
+    tail: float | None = None
+    edge: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,32 @@ class Frame:
     progress: Progress
 
 
+class Stepper(Protocol):
+    """What the step control needs of a scheme of order 2."""
+
+    grid: Grid
+    first_level: int
+
+    @property
+    def exact(self) -> bool:
+        """Whether a step has no time error."""
+
+    @property
+    def applications(self) -> int:
+        """Work done so far."""
+
+    def step(self, x: Array, e: Array, t: float, dt: float, remaps: int = 1) -> tuple[Array, Array]:
+        """One step."""
+
+    def two_halves(self, x: Array, e: Array, t: float, dt: float) -> tuple[Array, Array]:
+        """Two steps of half the length."""
+
+
 class Propagator:
     """One step of the scheme at order 2, with the generator of the time it needs."""
+
+    #: The first step tried is the run's length over two to this power.
+    first_level = 4
 
     def __init__(self, model: Model, grid: Grid, plan: Layout, transport: str, t0: float) -> None:
         self.model, self.grid, self.plan, self.transport = model, grid, plan, transport
@@ -69,6 +100,11 @@ class Propagator:
         )
         self._time, self._generator = t0, make_generator(model, grid, t0, plan, transport)
         self.peclet = self._generator.peclet
+
+    @property
+    def applications(self) -> int:
+        """How often the generator was applied."""
+        return self.exponential.applications
 
     @property
     def exact(self) -> bool:
@@ -106,14 +142,8 @@ class Propagator:
         return self.exponential(g, x, e, 0.5 * half)
 
 
-def trace_norm_bound(x: Array, batch: int, volume: float) -> float:
-    """Largest over the batch of ``sqrt(d) sum_cells |x|_Frobenius volume``, an upper bound of the integrated trace norm."""
-    d = int(round(x.shape[0] ** 0.5))
-    squares = np.sum(x[:d] ** 2, axis=0) + 2.0 * np.sum(x[d:] ** 2, axis=0)
-    return float(d**0.5 * volume * np.sqrt(squares).reshape(batch, -1).sum(axis=1).max())
-
-
-def _require_finite(x: Array, grid: Grid, t: float, step: int) -> None:
+def require_finite(x: Array, grid: Grid, t: float, step: int) -> None:
+    """Stop a run whose state has become non-finite, naming element, cell and time."""
     if np.isfinite(float(np.sum(x))):
         return
     component, place = np.argwhere(~np.isfinite(x))[0]
@@ -131,7 +161,7 @@ def _require_finite(x: Array, grid: Grid, t: float, step: int) -> None:
 
 
 def evolve(
-    propagator: Propagator,
+    propagator: Stepper,
     x: Array,
     batch: int,
     times: Array,
@@ -158,17 +188,17 @@ def evolve(
     e = np.zeros((batch, 2 * grid.ndim, x.shape[0]))
     progress = Progress()
     yield Frame(0, float(times[0]), x, e, Progress())
-    run = _exact_run if propagator.exact else _controlled_run
-    yield from run(propagator, x, e, batch, times, tol, dt_max, report, progress)
+    if isinstance(propagator, Propagator) and propagator.exact:
+        yield from _exact_run(propagator, x, e, times, dt_max, report, progress)
+    else:
+        yield from _controlled_run(propagator, x, e, batch, times, tol, dt_max, report, progress)
 
 
 def _exact_run(
     propagator: Propagator,
     x: Array,
     e: Array,
-    batch: int,
     times: Array,
-    tol: float,
     dt_max: float,
     report: Callable[[float], None],
     progress: Progress,
@@ -181,15 +211,15 @@ def _exact_run(
         for k in range(pieces):
             x, e = propagator.step(x, e, start + k * length / pieces, length / pieces)
             progress.steps += 1
-            _require_finite(x, propagator.grid, start + (k + 1) * length / pieces, progress.steps)
+            require_finite(x, propagator.grid, start + (k + 1) * length / pieces, progress.steps)
             report(start + (k + 1) * length / pieces)
         progress.dt = length / pieces
-        progress.applications = propagator.exponential.applications
+        progress.applications = propagator.applications
         yield Frame(index, float(times[index]), x, e, Progress(**vars(progress)))
 
 
 def _controlled_run(
-    propagator: Propagator,
+    propagator: Stepper,
     x: Array,
     e: Array,
     batch: int,
@@ -200,7 +230,7 @@ def _controlled_run(
     progress: Progress,
 ) -> Iterator[Frame]:
     start, length = float(times[0]), float(times[-1] - times[0])
-    level = max(4, int(np.ceil(np.log2(length / dt_max)))) if dt_max < length else 4
+    level = max(propagator.first_level, int(np.ceil(np.log2(length / dt_max))) if dt_max < length else 0)
     coarsest = 0 if dt_max >= length else max(0, int(np.ceil(np.log2(length / dt_max))))
     done, index = 0, 1  # done counts steps of the present level
     while done < 1 << level:
@@ -214,7 +244,7 @@ def _controlled_run(
         allowed = tol * dt / length
         if not error <= allowed:
             if level >= MAX_LEVEL or np.isnan(error):
-                _require_finite(fine, propagator.grid, t + dt, progress.steps)
+                require_finite(fine, propagator.grid, t + dt, progress.steps)
                 raise SolverError(
                     "tol",
                     "no step meets the tolerance",
@@ -223,11 +253,11 @@ def _controlled_run(
                 )
             level, done, progress.rejected = level + 1, 2 * done, progress.rejected + 1
             continue
-        _require_finite(fine, propagator.grid, t + dt, progress.steps)
+        require_finite(fine, propagator.grid, t + dt, progress.steps)
         progress.steps += 1
         progress.dt = dt
         progress.time_error += error
-        progress.applications = propagator.exponential.applications
+        progress.applications = propagator.applications
         last = done + 1 == 1 << level
         while index < len(times) and (last or times[index] <= t + dt):
             ahead = float(times[index]) - t

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..coefficients import collapse
-from ..grid import Grid
+from .coefficients import collapse
+from .grid import Grid
+from .kernels.stencil import stencil_step
 
 Array = np.ndarray
 
@@ -125,3 +126,15 @@ class Stencil:
     def n_terms(self) -> int:
         """Multiply-adds per cell and application."""
         return len(self.row)
+
+    def apply(self, x: Array, batch: int) -> Array:
+        """Apply once to a state (d^2, batch * cells); what leaves the box is lost."""
+        shape = np.array((batch, *self.grid.shape), dtype=np.int64)
+        periodic = np.array([0] + [int(a.periodic) for a in self.grid.axes], dtype=np.int64)
+        pad = lambda a: np.concatenate([np.zeros((a.shape[0], 1), dtype=np.int64), a], axis=1)
+        y = np.zeros_like(x)
+        stencil_step(
+            x, y, y, shape, periodic, pad(self.offsets), self.first, self.row, self.col, self.base,
+            pad(self.strides.reshape(-1, self.grid.ndim)), self.coef, 1.0, 0.0, 0.0, 0.0,
+        )  # fmt: skip
+        return y

@@ -1,0 +1,157 @@
+"""Choosing the route of a run: ``split`` where every part of the model is solved exactly, ``fv`` for everything else, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .channels import positive, shifts
+from .channels.forward import order_four
+from .channels.structure import Obstacle, Structure, analyse
+from .errors import OptionError, did_you_mean
+from .fv.generator import TRANSPORTS
+from .grid import Grid
+from .model import Model
+
+Array = np.ndarray
+
+METHODS = ("auto", "split", "fv")
+
+#: Ways to stream in the split route with exact positivity.
+SPLIT_TRANSPORTS = ("shift", "limited")
+
+#: Under ``auto``: content of the watched band of modes (integrated trace norm) above which a state counts as not resolved.
+UNRESOLVED = 0.3
+
+@dataclass(frozen=True)
+class Route:
+    """What was chosen.
+
+    Attributes
+    ----------
+    method : {"split", "fv"}
+    reason : str
+    transport : str
+        ``spectral``, ``shift`` or ``limited`` (split); ``limited``, ``upwind`` or ``linear`` (fv).
+    structure : Structure or None
+        Parts of the model (split).
+    unit, multiple : float, int
+        Shortest step by whole cells, and how many of it divide the gaps between outputs (``shift``).
+    order : int
+        Of the composition in the step (``shift``).
+    """
+
+    method: str
+    reason: str
+    transport: str
+    structure: Structure | None = None
+    unit: float = 0.0
+    multiple: int = 0
+    order: int = 2
+
+
+def check_words(method: str, transport: str | None, positivity: str | None) -> None:
+    """Refuse unknown words, and combinations without meaning."""
+    if method not in METHODS:
+        raise OptionError("method", "must be a known method", repr(method), did_you_mean(str(method), METHODS))
+    known = dict.fromkeys((*TRANSPORTS, *SPLIT_TRANSPORTS))
+    if transport is not None and transport not in known:
+        raise OptionError("transport", "must be a known mode", repr(transport), did_you_mean(str(transport), known))
+    if positivity not in (None, "exact"):
+        raise OptionError("positivity", "must be 'exact' or left out", repr(positivity), "Left out, split is positive to the size of its errors")
+    if method == "fv" and transport == "shift":
+        raise OptionError("transport", "whole-cell shifts belong to method='split'", "'shift'", "Use limited, upwind or linear")
+    if method == "split" and transport in ("upwind", "linear"):
+        raise OptionError("transport", "belongs to method='fv'", repr(transport), "Leave it out, or use method='fv'")
+    if method == "split" and transport is not None and positivity is None:
+        raise OptionError("transport", "of method='split' needs positivity='exact'", repr(transport), "Add it, or leave transport out")
+    if positivity == "exact" and transport == "linear":
+        raise OptionError("transport", "linear transport is not exactly positive", "'linear'", "Use limited or upwind")
+
+
+def structure_of(model: Model, grid: Grid, times: tuple[float, ...]) -> Structure | Obstacle:
+    """The parts of a model on a grid, found once per model, grid and times."""
+    store = model.__dict__.setdefault("_structures", {})
+    if (grid, times) not in store:
+        if len(store) > 16:
+            store.clear()
+        store[grid, times] = analyse(model, grid, times)
+    return store[grid, times]
+
+
+def choose(
+    model: Model, grid: Grid, unresolved: float, times: tuple[float, ...], gaps: Array,
+    method: str, transport: str | None, positivity: str | None,
+) -> Route:  # fmt: skip
+    """Choose the route of a run.
+
+    Parameters
+    ----------
+    unresolved : float
+        Content of the initial state in the watched band of the cells.
+    times : tuple of float
+        Times at which the coefficients are looked at.
+    gaps : array
+        Times between successive outputs.
+
+    Raises
+    ------
+    ModelError, GridError, OptionError
+        If ``method="split"`` was asked for and a term does not fit: it is named.
+    """
+    if method == "fv":
+        return Route("fv", "asked for", transport or "limited")
+    if method == "auto" and transport in TRANSPORTS:
+        return Route("fv", f"transport='{transport}' belongs to the finite-volume route", transport)
+    found = structure_of(model, grid, times)
+    if isinstance(found, Structure):
+        found = _fits(grid, found, positivity) or found
+    if isinstance(found, Obstacle):
+        return _refused(method, found, transport)
+    asked = "asked for" if method == "split" else "every part of the model is solved exactly"
+    reason = f"{asked}: {found.describe(grid)}" + ("; callables were probed on the cells" if found.probed else "")
+    if positivity is None:
+        if method == "auto" and unresolved > UNRESOLVED:
+            return Route("fv", f"the cells do not resolve the initial state well enough for the split route ({unresolved:.2g})", "limited")
+        return Route("split", reason, "spectral", found)
+    wanted = transport or "shift"
+    obstacle = positive.obstacle(model, grid, found, times, wanted)
+    if obstacle is not None:
+        return _refused(method, obstacle, transport)
+    if wanted == "limited":
+        return Route("split", reason, "limited", found)
+    axes = positive.transport_axes(model, grid, found, times)
+    measures = positive.measures(model, grid, axes, times[0])
+    unit = shifts.unit_step(grid, measures) if measures else float(np.min(gaps)) / 64.0
+    if unit is not None and order_four(model, grid, found, axes, times[0]):
+        # its half steps, too, move by whole cells
+        multiple = shifts.whole_steps(list(gaps), 2.0 * unit)
+        if multiple is not None and multiple > 1:
+            return Route("split", reason, "shift", found, 2.0 * unit, multiple, 4)
+    multiple = None if unit is None else shifts.whole_steps(list(gaps), unit)
+    if unit is not None and multiple is not None and multiple > 1:
+        return Route("split", reason, "shift", found, unit, multiple)
+    words, dt = shifts.nearest(grid, measures, list(gaps))
+    step = "no step" if unit is None else f"the shortest step by whole cells is {unit:.6g}"
+    obstacle = Obstacle(
+        "Grid",
+        "positivity='exact' with whole-cell shifts needs at least two such steps in every gap between outputs",
+        f"{step}, gaps of {float(np.min(gaps)):.6g}; the nearest grid that works has {words}, with steps of {dt:.6g}",
+    )
+    return _refused(method, obstacle, transport, "Use it, or transport='limited' (positive, not linear in the state); fewer outputs need fewer cells")
+
+
+def _fits(grid: Grid, structure: Structure, positivity: str | None) -> Obstacle | None:
+    """What the parts themselves do not tell."""
+    if positivity is None and structure.walls:
+        name = structure.walls[0]
+        kind = next(e.kind for e in grid.axis(name).ends if e.kind in ("outflow", "specular"))
+        return Obstacle(f"Grid({name}=...)", "a streaming axis of the split route is open or periodic", repr(kind))
+    return None
+
+
+def _refused(method: str, obstacle: Obstacle, transport: str | None, remedy: str = "Use method='fv'") -> Route:
+    if method == "split":
+        raise obstacle.error(remedy)
+    return Route("fv", f"the split route does not fit: {obstacle}", transport if transport in TRANSPORTS else "limited")

@@ -1,0 +1,280 @@
+r"""Advance a state by extrapolated symmetric chains: order and step follow the tolerance.
+
+A symmetric composition (channels/compose.py) over a step H, done as n = 1, 2, 3, ... equal steps, has the error series
+:math:`c_2 (H/n)^2 + c_4 (H/n)^4 + \dots`; the combination of k of them
+
+.. math:: T_k = \sum_n w_n S(H/n)^n, \qquad w_n = \prod_{j\ne n} \frac{n^2}{n^2 - j^2}
+
+is of order 2k (W. Gragg 1965; R. Bulirsch, J. Stoer 1966; for operator splittings S. Chin, Celest. Mech. Dyn. Astr. 106, 391 (2010)). The
+weights are of both signs, so positivity holds to the size of the error and not exactly. Chains are added until the estimate meets the
+tolerance's share of the step. The difference :math:`e_k = \|T_k - T_{k-1}\|` measures the error of the lower order, and a chain of
+:math:`n_k` steps divides the error by :math:`n_k^2/\kappa` with nearly the same :math:`\kappa` each time, so the error of :math:`T_k` is
+estimated as :math:`e_k (e_k/e_{k-1}) (n_{k-1}/n_k)^2`, with a factor ``SAFETY``; the same law picks the number of steps of a last chain. A
+step that would need more than ``MAX_CHAINS`` chains is halved.
+
+Time is counted in integer fractions ``2^-k`` of the run. Output times inside a step are reached by a side step that the run itself
+does not take, so asking for more output does not change the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..channels.compose import Composition
+from ..channels.resolution import Start, more_cells, norm_of_tail, resample_to, spread
+from ..components import trace_norm_bound
+from ..errors import SolverError
+from ..grid import Grid
+from .evolve import MAX_LEVEL, Frame, Progress, require_finite
+
+Array = np.ndarray
+
+#: Most chains that one step combines: order 2 * MAX_CHAINS.
+MAX_CHAINS = 7
+
+#: Factor on the error estimate.
+SAFETY = 1.5
+
+#: With states of more values than this, no more than so many chains, to save memory.
+LARGE, LARGE_CHAINS = 1 << 23, 3
+
+#: Share of the tolerance that the modes left out may take.
+RESOLUTION_SHARE = 0.1
+
+#: Successive differences that shrink by less than this do not converge: the step is too long.
+HOPELESS = 0.5
+
+#: A step's time error may be this share of what the user's cells leave out, where that is more than the tolerance.
+LIMIT_SHARE = 0.03
+
+#: Relative size below which differences of chains are round-off.
+ROUND_OFF = 3e-15
+
+
+def weights(counts: list[int]) -> Array:
+    """Weights of chains of so many steps in the combination of highest order."""
+    n = np.array(counts, dtype=float) ** 2
+    return np.array([np.prod([m / (m - j) for j in n if j != m]) for m in n])
+
+
+def next_count(counts: list[int], kappa: float, difference: float, allowed: float) -> int:
+    """Steps of the next chain: the one that is forecast to finish, if it costs less than the next two in order."""
+    last = counts[-1]
+    if len(counts) < 3 or allowed <= 0.0:
+        return last + 1
+    # the error after the next chain is difference * (kappa / last^2) * (kappa / n^2)
+    needed = int(np.ceil(kappa / last * (SAFETY * difference / allowed) ** 0.5)) if np.isfinite(difference) else last + 1
+    return needed if last < needed < 2 * last + 3 else last + 1
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One step: the new state if it was accepted, its error estimate, and the watched bands of its last chain."""
+
+    x: Array
+    escaped: Array
+    error: float
+    accepted: bool
+    chains: int
+    ratio: float
+    tails: list[float]
+
+
+@dataclass
+class SplitRun:
+    """The split route at order 2 to 14, with its step, its chains and its cells chosen by the tolerance.
+
+    Attributes
+    ----------
+    compose : callable
+        Makes the composition on a grid.
+    grid : Grid
+        The user's cells, on which frames are returned.
+    start : Start
+        The initial state on the cells that carry it.
+    adaptive : bool
+        Whether fewer cells than the user's may be used inside.
+    """
+
+    compose: Callable[[Grid], Composition]
+    grid: Grid
+    dim: int
+    tol: float
+    start: Start
+    adaptive: bool = True
+    progress: Progress = field(default_factory=Progress)
+    inner: Composition | None = None
+    length: float = 1.0
+    most_chains: int = 1
+    discarded: float = 0.0
+
+    def frames(self, x: Array, times: Array, dt_max: float, report: Callable[[float], None]) -> Iterator[Frame]:
+        """Yield a :class:`~cqpde.integrate.evolve.Frame` at every one of ``times``.
+
+        Parameters
+        ----------
+        x : array (d^2, batch, *cells)
+            State at the first time, in the basis of the composition.
+
+        Raises
+        ------
+        SolverError
+            If the state becomes non-finite or no step meets the tolerance.
+        """
+        batch = x.shape[1]
+        escaped = np.zeros((batch, 2 * self.grid.ndim, x.shape[0]))
+        self.progress.tail = 0.0
+        yield Frame(0, float(times[0]), x.reshape(x.shape[0], -1), escaped, replace(self.progress))
+        x = self.start.x if self.adaptive else x
+        cells = self.start.cells if self.adaptive else self.grid.shape
+        self.inner = self.compose(self.grid.with_cells(**dict(zip(self.grid.names, cells, strict=True))))
+        start, length = float(times[0]), float(times[-1] - times[0])
+        self.length = length
+        level = 0 if dt_max >= length else int(np.ceil(np.log2(length / dt_max)))
+        coarsest, done, index = level, 0, 1
+        while done < 1 << level:
+            t, dt = start + length * done / (1 << level), length / (1 << level)
+            attempt = self._step(x, escaped, t, dt, self.tol * dt / length)
+            if attempt.ratio < HOPELESS and self._grow(x, attempt):
+                x = resample_to(x, self._composition.grid)
+                continue
+            if not attempt.accepted:
+                self.progress.rejected += 1
+                require_finite(attempt.x.reshape(x.shape[0], -1), self._composition.grid, t + dt, self.progress.steps)
+                jump = 2 if attempt.ratio >= HOPELESS else 1
+                if level + jump > MAX_LEVEL:
+                    raise SolverError(
+                        "tol", "no step meets the tolerance", f"error {attempt.error:.3g} per step of {dt:.3g} at t = {t:.6g}", "Raise tol"
+                    )
+                level, done = level + jump, done << jump
+                continue
+            require_finite(attempt.x.reshape(x.shape[0], -1), self._composition.grid, t + dt, self.progress.steps)
+            last = done + 1 == 1 << level
+            before = replace(self.progress)
+            self._account(attempt, dt, x)
+            while index < len(times) and (last or times[index] <= t + dt):
+                ahead = float(times[index]) - t
+                side, counters = attempt, self.progress
+                if index < len(times) - 1 and abs(ahead - dt) > 1e-12 * length:
+                    side = self._side(x, escaped, t, ahead, length)
+                    counters = replace(before, dt=ahead, time_error=before.time_error + side.error, applications=self.progress.applications)
+                yield Frame(index, float(times[index]), self._outside(side.x), side.escaped, replace(counters))
+                index += 1
+            x, escaped = attempt.x, attempt.escaped
+            done += 1
+            report(t + dt)
+            if done % 2 == 0 and level > coarsest and attempt.chains <= 3:
+                level, done = level - 1, done // 2
+
+    # -- one step ------------------------------------------------------------------------------------------------------
+    def _step(self, x: Array, escaped: Array, t: float, dt: float, allowed: float) -> Attempt:
+        composition, volume = self._composition, self._composition.grid.cell_volume
+        most = MAX_CHAINS if x.size <= LARGE else LARGE_CHAINS
+        floor = ROUND_OFF * (trace_norm_bound(x.reshape(x.shape[0], -1), x.shape[1], volume) + 1.0)
+        states: list[Array] = []
+        gone: list[Array] = []
+        counts: list[int] = [1]
+        error, previous, ratio = np.inf, np.inf, 1.0
+        combined, left = x, escaped
+        while True:
+            tails = [0.0] * self.grid.ndim
+            y, e = composition.chain(x, escaped, t, dt, counts[-1], tails)
+            self.progress.applications += counts[-1]
+            if composition.exact:
+                return Attempt(y, e, 0.0, True, 1, 0.0, tails)
+            states.append(y)
+            gone.append(e)
+            k, w = len(counts), weights(counts)
+            fresh = sum(a * s for a, s in zip(w, states, strict=True))
+            left = sum(a * s for a, s in zip(w, gone, strict=True))
+            difference = np.inf
+            if k > 1:
+                difference = trace_norm_bound((fresh - combined).reshape(x.shape[0], -1), x.shape[1], volume)
+                ratio = difference / previous if np.isfinite(previous) else 1.0
+                # each chain of n steps divides the error by n^2 / kappa
+                gain = min(1.0, SAFETY * max(ratio, 1e-3) * (counts[-2] / counts[-1]) ** 2) if k > 2 else 1.0
+                error, previous = difference * gain, difference
+            combined = fresh
+            if k == 2 and difference < HOPELESS and self._too_few(x, y, tails):
+                return Attempt(combined, left, error, False, k, 0.0, tails)
+            if error <= max(allowed, floor) or (k > 1 and error <= self._grid_limit(x, y, tails, dt)):
+                return Attempt(combined, left, error, True, k, ratio, tails)
+            # the ratio of successive differences falls from chain to chain, so this forecast errs on the hopeful side
+            if k == most or (k >= 3 and (not np.isfinite(error) or error * ratio ** (2 * (most - k)) > 10.0 * allowed)):
+                return Attempt(combined, left, error, False, k, ratio, tails)
+            counts.append(next_count(counts, ratio * counts[-2] ** 2 if k > 2 else 1.0, difference, allowed))
+
+    def _grid_limit(self, x: Array, y: Array, tails: list[float], dt: float) -> float:
+        """Time error that is small beside what the user's cells leave out, for a step of ``dt``; zero where more cells can be had."""
+        cells, user = self._composition.grid.shape, self.grid.shape
+        limited = [t for t, n, m in zip(self._tails(x, y, tails), cells, user, strict=True) if n == m]
+        return LIMIT_SHARE * max(limited, default=0.0) * dt / self.length
+
+    def _side(self, x: Array, escaped: Array, t: float, dt: float, length: float) -> Attempt:
+        """A step to an output time that lies inside a step of the run, in parts if need be."""
+        parts = 1
+        while True:
+            y, e, error = x, escaped, 0.0
+            for k in range(parts):
+                attempt = self._step(y, e, t + k * dt / parts, dt / parts, self.tol * dt / parts / length)
+                if not attempt.accepted:
+                    break
+                y, e, error = attempt.x, attempt.escaped, error + attempt.error
+            else:
+                return Attempt(y, e, error, True, attempt.chains, attempt.ratio, attempt.tails)
+            parts *= 2
+            if parts > 1 << 20:
+                raise SolverError("tol", "no step meets the tolerance", f"at t = {t + dt:.6g}", "Raise tol")
+
+    def _account(self, attempt: Attempt, dt: float, x: Array) -> None:
+        self.progress.steps += 1
+        self.most_chains = max(self.most_chains, attempt.chains)
+        self.progress.dt = dt
+        self.progress.time_error += attempt.error
+        self.progress.tail = max(self.progress.tail or 0.0, *self._tails(x, attempt.x, attempt.tails))
+        grid = self._composition.grid
+        f = attempt.x[: self.dim].sum(axis=0)
+        for i, axis in enumerate(grid.axes):
+            if not axis.periodic:
+                ends = np.take(f, [0, -1], axis=i + 1)
+                self.progress.edge = max(self.progress.edge, float(np.abs(ends).reshape(f.shape[0], -1).sum(axis=1).max()) * grid.cell_volume)
+
+    @property
+    def seconds_setup(self) -> float:
+        """Time spent in building flows."""
+        return self.discarded + self._composition.seconds_setup
+
+    # -- cells ---------------------------------------------------------------------------------------------------------
+    @property
+    def _composition(self) -> Composition:
+        assert self.inner is not None
+        return self.inner
+
+    def _tails(self, x: Array, y: Array, tails: list[float]) -> list[float]:
+        volume = self._composition.grid.cell_volume
+        filled = min(max(spread(x, self.dim, volume), spread(y, self.dim, volume)), volume * x[0, 0].size)
+        return [norm_of_tail(s, filled, volume, self.dim) for s in tails]
+
+    def _grow(self, x: Array, attempt: Attempt) -> bool:
+        """Give more cells to the axes whose watched band is too full; returns whether anything changed."""
+        cells = {}
+        for name in self._too_few(x, attempt.x, attempt.tails):
+            cells[name] = more_cells(self._composition.grid.axis(name).n, self.grid.axis(name).n)
+        if cells:
+            self.discarded += self._composition.seconds_setup
+            self.inner = self.compose(self._composition.grid.with_cells(**cells))
+        return bool(cells)
+
+    def _too_few(self, x: Array, y: Array, tails: list[float]) -> list[str]:
+        """Axes whose watched band is too full although the user's grid has more cells."""
+        if not self.adaptive:
+            return []
+        pairs = zip(self._composition.grid.axes, self.grid.axes, self._tails(x, y, tails), strict=True)
+        return [a.name for a, user, tail in pairs if a.n < user.n and not tail <= RESOLUTION_SHARE * self.tol]
+
+    def _outside(self, x: Array) -> Array:
+        """The state on the user's cells, (components, batch * cells)."""
+        return resample_to(x, self.grid).reshape(x.shape[0], -1)

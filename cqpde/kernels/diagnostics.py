@@ -1,0 +1,91 @@
+"""Diagnostics of a state in one pass over memory, and its matrices from its components."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+Array = np.ndarray
+
+#: Blocks of cells that a parallel pass hands out; sums are merged in their order.
+BLOCKS = 64
+
+#: Below this many values a pass is not worth a second thread.
+PARALLEL_WORK = 2_000_000
+
+
+@njit(cache=True, nogil=True)
+def _survey_cells(x: Array, d: int, k0: int, k1: int) -> tuple[float, float, float]:
+    """Sum, largest trace and smallest eigenvalue (d <= 2; else of the diagonal) over the cells ``k0 <= k < k1``."""
+    total, largest, smallest = 0.0, -np.inf, np.inf
+    if d == 2:
+        a, b, re, im = x[0], x[1], x[2], x[3]
+        for k in range(k0, k1):
+            trace = a[k] + b[k]
+            half = 0.5 * (a[k] - b[k])
+            low = 0.5 * trace - np.sqrt(half * half + re[k] * re[k] + im[k] * im[k])
+            total += trace
+            largest = max(largest, trace)
+            smallest = min(smallest, low)
+        return total, largest, smallest
+    for k in range(k0, k1):
+        trace = 0.0
+        for c in range(d):
+            trace += x[c, k]
+            smallest = min(smallest, x[c, k])
+        total += trace
+        largest = max(largest, trace)
+    return total, largest, smallest
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def _survey_parallel(x: Array, d: int, parts: Array) -> None:
+    n = x.shape[1]
+    for index in prange(BLOCKS):
+        b = np.int64(index)
+        parts[b, 0], parts[b, 1], parts[b, 2] = _survey_cells(x, d, b * n // BLOCKS, (b + 1) * n // BLOCKS)
+
+
+def survey(x: Array, d: int) -> tuple[float, float, float]:
+    """Sum over cells of the trace, largest trace and smallest eigenvalue of a state (components, cells).
+
+    The smallest eigenvalue is exact for d = 1, 2; for more levels it is the smallest diagonal element, an upper bound.
+    """
+    if x.size < PARALLEL_WORK:
+        return _survey_cells(x, d, 0, x.shape[1])
+    parts = np.empty((BLOCKS, 3))
+    _survey_parallel(x, d, parts)
+    return float(parts[:, 0].sum()), float(parts[:, 1].max()), float(parts[:, 2].min())
+
+
+@njit(cache=True, nogil=True)
+def _matrix_cells(x: Array, out: Array, k0: int, k1: int) -> None:
+    d = out.shape[0]
+    pairs = d * (d - 1) // 2
+    for i in range(d):
+        for k in range(k0, k1):
+            out[i, i, k] = x[i, k]
+    p = d
+    for i in range(d):
+        for j in range(i + 1, d):
+            for k in range(k0, k1):
+                re, im = x[p, k], x[p + pairs, k]
+                out[i, j, k] = complex(re, im)
+                out[j, i, k] = complex(re, -im)
+            p += 1
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def _matrix_parallel(x: Array, out: Array) -> None:
+    n = x.shape[1]
+    for index in prange(BLOCKS):
+        b = np.int64(index)
+        _matrix_cells(x, out, b * n // BLOCKS, (b + 1) * n // BLOCKS)
+
+
+def matrices(x: Array, out: Array) -> None:
+    """Write the density matrices (d, d, cells) of a state given by its components (d^2, cells)."""
+    if x.size < PARALLEL_WORK:
+        _matrix_cells(x, out, 0, x.shape[1])
+    else:
+        _matrix_parallel(x, out)

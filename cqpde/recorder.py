@@ -1,0 +1,147 @@
+"""What a run keeps: frames, escaped matrices, diagnostics, and the observables asked for by ``save=``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from . import dataset
+from .components import min_eigenvalues, to_matrix
+from .errors import OptionError, did_you_mean
+from .grid import Grid
+from .integrate.evolve import Frame
+from .kernels.diagnostics import matrices, survey
+
+Array = np.ndarray
+
+
+class Recorder:
+    """Collects frames, escaped matrices, diagnostics and saved observables while a run goes on."""
+
+    def __init__(
+        self, grid: Grid, dim: int, batch: int, times: Array, kept: Array, savers: dict[str, Callable[..., Any]]
+    ) -> None:
+        self.grid, self.dim, self.batch, self.times, self.kept, self.savers = grid, dim, batch, times, kept, savers
+        self.rho = np.empty((len(kept), batch, dim, dim, *grid.shape), dtype=complex)
+        self.escaped = np.empty((len(times), batch, 2 * grid.ndim, dim, dim), dtype=complex)
+        self.diagnostics: dict[str, Array] = {
+            name: np.full((len(times), batch) if name in _PER_STATE else (len(times),), np.nan)
+            for name in dataset.DIAGNOSTICS
+        }
+        self._saved: dict[str, list[Any]] = {name: [] for name in savers}
+        self.applications = 0
+        self.seconds = 0.0
+
+    def add(self, frame: Frame, began: float) -> None:
+        """Record one output.
+
+        Parameters
+        ----------
+        began : float
+            When the run started, for the wall-clock time.
+        """
+        now = time.perf_counter()
+        k, d, cells = frame.index, self.diagnostics, self.grid.shape
+        x = frame.x.reshape(self.dim**2, self.batch, *cells)
+        self.escaped[k] = np.moveaxis(to_matrix(np.moveaxis(frame.escaped, -1, 0)), (0, 1), (-2, -1))
+        d["hermiticity_defect"][k] = 0.0  # the state is kept as d^2 real components: it cannot be anything but Hermitian
+        d["escaped_probability"][k] = np.real(np.einsum("bfaa->b", self.escaped[k]))
+        for b in range(self.batch):
+            one = np.ascontiguousarray(x[:, b]).reshape(self.dim**2, -1)
+            total, largest, smallest = survey(one, self.dim)
+            if self.dim > 2:
+                smallest = float(min_eigenvalues(one).min())
+            d["trace"][k, b] = total * self.grid.cell_volume
+            d["min_eigenvalue"][k, b] = smallest / largest
+            d["edge_probability"][k, b] = max(self._at_open_ends(x[: self.dim, b]), frame.progress.edge)
+        p = frame.progress
+        for name, value in (
+            ("time_error", p.time_error),
+            ("grid_error", np.nan if p.tail is None else p.tail),
+            ("dt", p.dt),
+            ("steps", p.steps),
+            ("steps_rejected", p.rejected),
+        ):
+            d[name][k] = value
+        d["wall_seconds"][k] = now - began
+        self.applications = p.applications
+        match = np.flatnonzero(self.kept == frame.t)
+        if not len(match) and not self.savers:
+            self.seconds += time.perf_counter() - now
+            return
+        rho = self.rho[match[0]] if len(match) else np.empty((self.batch, self.dim, self.dim, *cells), dtype=complex)
+        for b in range(self.batch):
+            one = np.ascontiguousarray(x[:, b]).reshape(self.dim**2, -1)
+            matrices(one, rho[b].reshape(self.dim, self.dim, -1))
+        if self.savers:
+            view = dataset.snapshot(self.grid, self.dim, frame.t, rho)
+            for name, function in self.savers.items():
+                self._saved[name].append(function(view))
+        self.seconds += time.perf_counter() - now
+
+    def _at_open_ends(self, diagonal: Array) -> float:
+        """Probability in the outermost cells of open axes, from the diagonal (d, *cells)."""
+        total = 0.0
+        for i, axis in enumerate(self.grid.axes):
+            for end, place in zip(axis.ends, (0, axis.n - 1), strict=True):
+                if end.kind == "open":
+                    total += float(np.take(diagonal, place, axis=i + 1).sum())
+        return total * self.grid.cell_volume
+
+    def saved(self, single: bool) -> dict[str, Any]:
+        """Saved observables with a leading time dimension."""
+        import xarray as xr
+
+        out = {}
+        for name, values in self._saved.items():
+            arrays = [xr.DataArray(v) if not isinstance(v, xr.DataArray) else v for v in values]
+            joined = xr.concat([a.drop_vars("t", errors="ignore") for a in arrays], dim="t")
+            if single and "batch" in joined.dims:
+                joined = joined.isel(batch=0, drop=True)
+            joined.attrs.setdefault("long_name", name)
+            joined.attrs.setdefault("units", "1")
+            out[name] = joined.drop_vars([c for c in joined.coords if c not in joined.dims])
+        return out
+
+
+_PER_STATE = ("trace", "min_eigenvalue", "hermiticity_defect", "escaped_probability", "edge_probability", "grid_error")
+
+
+def frame_times(times: Array, frames: Any, save: Any) -> Array:
+    """Times at which full fields are kept."""
+    if frames is None:
+        return times if save is None else times[-1:]
+    kept = np.array(frames, dtype=float).reshape(-1)
+    missing = [float(f) for f in kept if f not in times]
+    if missing or len(kept) == 0:
+        raise OptionError("frames", "must be times out of t", missing or "none", "Take them from the same array")
+    return np.unique(kept)
+
+
+def savers_of(save: Any) -> dict[str, Callable[..., Any]]:
+    """Functions of a snapshot by name, out of what the user asked to save."""
+    from .observables import METHODS as known
+
+    if save is None:
+        return {}
+    if isinstance(save, str):
+        save = [save]
+    if isinstance(save, Mapping):
+        items = list(save.items())
+    else:
+        items = [(str(s).replace(" ", "_"), s) for s in save]
+    out: dict[str, Callable[..., Any]] = {}
+    for name, what in items:
+        if callable(what):
+            out[str(name)] = what
+            continue
+        words = str(what).split()
+        if not words or words[0] not in known:
+            raise OptionError(
+                "save", "must name an observable of .cq or be a callable", repr(what), did_you_mean(str(what), known)
+            )
+        out[str(name)] = lambda view, w=words: getattr(view.cq, w[0])(*w[1:])
+    return out

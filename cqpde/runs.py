@@ -1,0 +1,262 @@
+"""One run of a route: set-up, time stepping, diagnostics; what ``solve`` asks for and what it gets back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .channels.compose import Composition, Known, remembered, turn
+from .channels.positive import PositiveComposition
+from .channels.resolution import Start, settle
+from .channels.structure import Structure
+from .choice import Route
+from .components import to_components, to_matrix
+from .errors import OptionError, RouteError, SolverError
+from .fv.assemble import layout
+from .grid import Grid
+from .initial import State
+from .integrate.evolve import Frame, Propagator, evolve
+from .integrate.extrapolate import SplitRun
+from .integrate.whole_steps import run_whole_steps
+from .kernels.warm import warm
+from .model import Model
+from .recorder import Recorder
+
+Array = np.ndarray
+
+#: A result below this smallest eigenvalue (relative to the largest trace) is not positive and not returned.
+POSITIVITY = -1e-10
+
+#: Grids of fewer cells than this have their coefficients and flows kept with the model, for its next run.
+REMEMBERED = 1 << 14
+
+#: Where positivity holds to the size of the errors: below this the result is not returned.
+UNPHYSICAL = -1e-2
+
+#: Probability at open ends, and content of the highest modes, beyond which the split route is not the one for a run.
+MOST_EDGE, MOST_TAIL = 1e-3, 3e-2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Model, grid, states and options of a run, checked."""
+
+    model: Model
+    grid: Grid
+    states: list[State]
+    times: Array
+    probes: tuple[float, ...]
+    tol: float
+    longest: float
+    mode: str
+    progress: bool | None
+    kept: Array
+
+    def components(self) -> Array:
+        """The initial states, (d^2, batch, *cells)."""
+        return np.stack([s.components for s in self.states], axis=1)
+
+
+@dataclass
+class Run:
+    """A finished run: the route that it took, what was recorded, and its properties."""
+
+    route: Route
+    recorder: Recorder
+    transport: str
+    positivity: str
+    integration: str
+    exactly_positive: bool
+    linear: bool
+    seconds: dict[str, float]
+    cells: str = "as given"
+    peclet: float = 0.0
+    tolerated: float = 0.0
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the grid error was estimated during the run, from the highest modes."""
+        return self.transport in ("spectral", "shift", "none")
+
+
+def run_route(
+    problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Callable[..., Any]], fallback: bool
+) -> Run:
+    """Run a route; with ``fallback`` a split run that turns out unsuitable is done again by finite volumes.
+
+    Parameters
+    ----------
+    x : array (d^2, batch, *cells)
+        The initial states.
+    start : Start or None
+        The same on the cells that carry them (for the spectral transport of ``split``).
+    """
+    try:
+        return (_run_fv if route.method == "fv" else _run_positive if route.transport != "spectral" else _run_spectral)(
+            problem, route, x, start, savers
+        )
+    except RouteError as reason:
+        if not fallback:
+            raise
+        again = Route("fv", f"the split route was tried and left: {reason}", "limited")
+        return _run_fv(problem, again, x, start, savers)
+
+
+def _run_fv(problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Any]) -> Run:
+    began = time.perf_counter()
+    plan = layout(problem.model, problem.grid, problem.probes)
+    if route.transport != "limited" and not plan.drifting:
+        raise OptionError("transport", "has no effect: no axis drifts without noise", repr(route.transport), "Leave it out")
+    seconds = {"compile": warm("fv")}
+    propagator = Propagator(problem.model, problem.grid, plan, route.transport, float(problem.times[0]))
+    seconds["setup"] = time.perf_counter() - began - seconds["compile"]
+    flat = x.reshape(x.shape[0], -1)
+    report, close = _bar(problem)
+    frames = evolve(propagator, flat, x.shape[1], problem.times, problem.tol, problem.longest, report)
+    positive = route.transport != "linear" or not plan.drifting
+    recorder = _record(problem, frames, savers, POSITIVITY if positive else None, seconds)
+    close()
+    return Run(
+        route, recorder,
+        transport=route.transport if plan.drifting else "none (no axis drifts without noise)",
+        positivity="exact" if positive else "to the size of the errors of linear transport",
+        integration="exponential to round-off" if propagator.exact else "symmetric splitting, order 2, error controlled",
+        exactly_positive=positive, linear=route.transport != "limited" or not plan.drifting, seconds=seconds, peclet=propagator.peclet,
+    )  # fmt: skip
+
+
+def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Any]) -> Run:
+    began = time.perf_counter()
+    model, structure = problem.model, route.structure
+    assert structure is not None and start is not None
+    seconds = {"compile": warm("split")}
+    sampled = any(c.sampled for c in model.coefficients.values())
+    run = SplitRun(
+        lambda grid: _composition(problem, grid, structure),
+        problem.grid, model.dim, problem.tol, start, adaptive=bool(structure.parts) and not sampled,
+    )  # fmt: skip
+    seconds["setup"] = time.perf_counter() - began - seconds["compile"]
+    report, close = _bar(problem)
+    run.start = replace(start, x=_turned(start.x, structure.basis, False))
+    frames = run.frames(_turned(x, structure.basis, False), problem.times, problem.longest, report)
+    frames = (_frame_turned(f, structure.basis) for f in frames)
+    recorder = _record(problem, _watched(frames), savers, UNPHYSICAL, seconds)
+    close()
+    assert run.inner is not None
+    inside = run.inner.grid.shape
+    exact = run.inner.exact
+    seconds["setup"] += run.seconds_setup
+    seconds["steps"] -= run.seconds_setup
+    return Run(
+        route, recorder, transport="spectral" if structure.parts else "none",
+        positivity="to the size of the errors",
+        integration="exact (all parts commute)" if exact else f"extrapolated symmetric composition, order {2 * run.most_chains}, error controlled",
+        exactly_positive=False, linear=True, seconds=seconds,
+        cells="as given" if inside == problem.grid.shape else " x ".join(map(str, inside)),
+        tolerated=10.0 * (problem.tol + sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))),
+    )  # fmt: skip
+
+
+def _composition(problem: Problem, grid: Grid, structure: Structure) -> Composition:
+    """The composition on a grid; what was evaluated of the model on a small grid is kept with the model for its next run."""
+    store = problem.model.__dict__.setdefault("_known", {})
+    known = remembered(store, (grid, problem.grid, problem.probes), 8, Known) if np.prod(grid.shape) < REMEMBERED else Known()
+    # characteristics are traced two digits beyond the tolerance
+    accuracy = float(np.clip(1e-2 * problem.tol, 1e-12, 1e-6))
+    return Composition(problem.model, grid, structure, float(problem.times[0]), accuracy, known)
+
+
+def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Any]) -> Run:
+    began = time.perf_counter()
+    structure = route.structure
+    assert structure is not None
+    seconds = {"compile": warm("split")}
+    composition = PositiveComposition(problem.model, problem.grid, structure, route.transport, problem.probes, route.order)
+    seconds["setup"] = time.perf_counter() - began - seconds["compile"]
+    report, close = _bar(problem)
+    flat = _turned(x, structure.basis, False).reshape(x.shape[0], -1)
+    batch = x.shape[1]
+    if composition.limited is None:
+        frames = run_whole_steps(composition, flat, batch, problem.times, problem.tol, route.unit, route.multiple, problem.longest, report)
+    else:
+        frames = evolve(composition, flat, batch, problem.times, problem.tol, problem.longest, report)
+    if composition.linear:
+        frames = (_with_tail(f, problem) for f in frames)
+    frames = (_frame_turned(f, structure.basis) for f in frames)
+    recorder = _record(problem, frames, savers, POSITIVITY, seconds)
+    close()
+    return Run(
+        route, recorder, transport=route.transport, positivity="exact",
+        integration=f"symmetric composition of completely positive channels, order {route.order}, error controlled",
+        exactly_positive=True, linear=composition.linear, seconds=seconds,
+    )  # fmt: skip
+
+
+def _record(
+    problem: Problem, frames: Iterator[Frame], savers: dict[str, Any], least: float | None, seconds: dict[str, float]
+) -> Recorder:
+    """Record all frames; an eigenvalue below ``least`` (relative to the largest trace) ends the run of a physical model."""
+    recorder = Recorder(problem.grid, problem.model.dim, len(problem.states), problem.times, problem.kept, savers)
+    began = time.perf_counter()
+    for frame in frames:
+        recorder.add(frame, began)
+        lowest = float(recorder.diagnostics["min_eigenvalue"][frame.index].min())
+        if least is None or lowest >= least or problem.mode != "error":
+            continue
+        found = f"eigenvalue {lowest:.3g} of the largest trace at t = {frame.t:.6g}"
+        if least == POSITIVITY:
+            raise SolverError("rho", "must stay positive semi-definite", found, "This is a defect of the scheme: please report the model")
+        remedy = "Use more cells, or a positive route (method='fv', or positivity='exact')"
+        raise RouteError("rho", "must stay positive to the size of the errors", found, remedy)
+    seconds["steps"] = time.perf_counter() - began - recorder.seconds
+    return recorder
+
+
+def _watched(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Stop a spectral run that goes round the open ends or that the cells do not resolve."""
+    for frame in frames:
+        if frame.progress.edge > MOST_EDGE:
+            raise RouteError(
+                "Grid", "the split route needs open ends out of reach", f"probability {frame.progress.edge:.2g} there", "Widen the box, or use method='fv'"
+            )
+        if frame.progress.tail is not None and frame.progress.tail > MOST_TAIL:
+            raise RouteError(
+                "Grid", "the cells must resolve the state", f"{frame.progress.tail:.2g} of it in the highest modes", "Use more cells, or method='fv'"
+            )
+        yield frame
+
+
+def _with_tail(frame: Frame, problem: Problem) -> Frame:
+    """A frame with the content of its highest modes, which kicks and shifts resolve like a Fourier series."""
+    x = frame.x.reshape(frame.x.shape[0], len(problem.states), *problem.grid.shape)
+    tail = settle(x, problem.grid, problem.model.dim, 0.0).unresolved
+    return replace(frame, progress=replace(frame.progress, tail=tail))
+
+
+def _turned(x: Array, basis: Array | None, back: bool) -> Array:
+    return x if basis is None else np.ascontiguousarray(to_components(turn(to_matrix(x), basis, back)))
+
+
+def _frame_turned(frame: Frame, basis: Array | None) -> Frame:
+    if basis is None:
+        return frame
+    escaped = np.moveaxis(_turned(np.moveaxis(frame.escaped, -1, 0), basis, True), 0, -1)
+    return replace(frame, x=_turned(frame.x, basis, True), escaped=escaped)
+
+
+def _bar(problem: Problem) -> tuple[Callable[[float], None], Callable[[], None]]:
+    """A progress bar in model time: how to report, and how to close it."""
+    import sys
+
+    shown = sys.stderr.isatty() if problem.progress is None else problem.progress
+    if not shown:
+        return (lambda now: None), (lambda: None)
+    from tqdm import tqdm
+
+    start = float(problem.times[0])
+    bar = tqdm(total=float(problem.times[-1]) - start, desc="t", unit="", leave=False)
+    return (lambda now: bar.update(now - start - bar.n)), bar.close

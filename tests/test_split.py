@@ -1,0 +1,313 @@
+"""The split route: spectral accuracy against independent references, error control, choice of route, planted mistakes."""
+
+from __future__ import annotations
+
+import warnings
+
+import numba
+import numpy as np
+import pytest
+import scipy.linalg
+
+import cqpde as cq
+from cqpde.channels import spectral
+from cqpde.channels.resolution import resample
+from cqpde.channels.structure import Kick, Lines, Local, Stream, analyse
+from cqpde.errors import GridError, ModelError, OptionError, RouteError
+
+from . import models, split_models
+from .models import error_of, integrated_trace_norm
+from .split_models import SPLIT_CASES
+
+SX, SZ = cq.sigmax(), cq.sigmaz()
+
+
+def _split_error(name, **options):
+    make, n, tol, bound = SPLIT_CASES[name]
+    error, solution, _ = error_of(make(), n, **({"method": "split", "tol": tol} | options))
+    return error, solution, bound
+
+
+# -- accuracy ----------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", SPLIT_CASES)
+def test_error_meets_the_tolerance_against_an_independent_reference(name):
+    error, solution, bound = _split_error(name)
+    assert error < bound
+    assert error < 5 * max(float(solution.time_error[-1]), float(solution.grid_error[-1]), 1e-14)  # the estimates are not optimistic
+    assert np.abs(solution.trace + solution.escaped_probability - 1).max() < 1e-12
+    assert solution.attrs["method"] == "split"
+
+
+def test_constant_coefficients_need_one_step():
+    for name in ("correlated_2d", "three_levels", "three_noisy_axes"):
+        make, n, tol, _ = SPLIT_CASES[name]
+        case = make()
+        solution = cq.solve(case.model, case.start(case.grid(n)), [0, case.t], method="split", tol=tol)
+        assert solution.attrs["time_integration"].startswith("exact")
+        assert float(solution.steps[-1]) == 1 and float(solution.time_error[-1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        (split_models.damped_oscillator(friction=-0.7), "damped_oscillator"),
+        (split_models.damped_oscillator(friction=1.4), "damped_oscillator"),
+        (models.three_levels(conjugate=True), "three_levels"),
+    ],
+)
+def test_planted_mistakes_are_caught(case, name):
+    _, n, tol, bound = SPLIT_CASES[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cq.CqpdeWarning)
+        error, _, _ = error_of(case, n, method="split", tol=tol)
+    assert error > 1e5 * bound
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8])
+def test_linear_diosi_within_tol(tol):
+    case = models.linear_diosi()
+    grid = cq.Grid(q=(-6, 6, 96), p=(-9, 9, 144))
+    solution = cq.solve(case.model, case.start(grid), [0, 1.0], method="split", tol=tol)
+    assert integrated_trace_norm(solution.rho.values[-1] - case.reference(grid), grid) <= 5 * tol
+    assert float(solution.time_error[-1]) <= tol
+
+
+def test_linear_diosi_on_the_small_box():
+    """2e-6 of the mass lies outside this box."""
+    case = models.linear_diosi()
+    grid = cq.Grid(q=(-5, 5, 64), p=(-7, 7, 64))
+    with pytest.warns(cq.CqpdeWarning, match="open ends"):
+        solution = cq.solve(case.model, case.start(grid), [0, 1.0], method="split", tol=1e-6)
+    assert integrated_trace_norm(solution.rho.values[-1] - case.reference(grid), grid) <= 5e-6
+
+
+def test_finite_volumes_approach_the_split_solution_at_second_order():
+    case = split_models.driven_in_a_field()
+    fine, sizes, errors = case.grid(96), (24, 48), []
+    split = cq.solve(case.model, case.start(fine), [0, case.t], method="split", tol=1e-8).rho.values[-1]
+    for n in sizes:
+        grid = case.grid(n)
+        coarse = split
+        for axis in (2, 3):
+            coarse = resample(coarse.real, axis, n) + 1j * resample(coarse.imag, axis, n)
+        fv = cq.solve(case.model, case.start(grid), [0, case.t], method="fv", tol=1e-5, grid_error=False)
+        errors.append(integrated_trace_norm(fv.rho.values[-1] - coarse, grid))
+    assert errors[1] < 0.05
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.35)
+
+
+def test_grid_error_is_of_the_right_size_where_cells_are_few():
+    case = models.linear_diosi()
+    for q, p in ((36, 54), (42, 64)):
+        grid = cq.Grid(q=(-6, 6, q), p=(-9, 9, p))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", cq.CqpdeWarning)
+            solution = cq.solve(case.model, case.start(grid), [0, 1.0], method="split", tol=1e-8)
+        error = integrated_trace_norm(solution.rho.values[-1] - case.reference(grid), grid)
+        assert error > 1e-6  # the cells limit this run, not the time
+        assert 0.5 * error < float(solution.grid_error[-1]) < 100 * error
+
+
+# -- numerical parts -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 9])
+def test_exponentials_of_small_matrices(n):
+    rng = np.random.default_rng(n)
+    m = rng.normal(size=(40, n, n)) + 1j * rng.normal(size=(40, n, n))
+    m *= np.geomspace(1e-9, 3.0, 40)[:, None, None]
+    m[0] = 0.0
+    if n == 2:
+        m[1] = [[0.3, 1.0], [0.0, 0.3]]  # defective: the closed form divides by zero without care
+        m[2] = [[0.3, 1e-5], [1e-7, 0.3]]
+    exact = scipy.linalg.expm(m)
+    assert np.abs(spectral.exponential(m) - exact).max() < 5e-14 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(("old", "new"), [(32, 20), (20, 32), (21, 32), (33, 20), (30, 21)])
+def test_resampling_is_exact_for_resolved_fields(old, new):
+    field = lambda n: np.exp(1.2 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n - 0.7))
+    x = resample(np.broadcast_to(field(old), (2, 3, old)), 2, new)
+    exact = np.broadcast_to(field(new), (2, 3, new))
+    assert np.abs(x - exact).max() < 1e-6
+    assert x.sum() / new == pytest.approx(2 * 3 * field(old).mean(), rel=1e-14)
+
+
+def test_fewer_cells_inside_change_nothing_beyond_the_tolerance():
+    model, grid = cq.models.linear_diosi(), cq.Grid(q=(-6, 6, 160), p=(-9, 9, 200))
+    start = cq.gaussian(grid, 0, 0.4, cq.ket("+"))
+    free = cq.solve(model, start, [0, 1], tol=1e-7)
+    assert free.attrs["cells_inside"] != "as given"
+    held = cq.Model(
+        ("q", "p"), 2, H=cq.sampled(grid, _sampled_hamiltonian(grid)), L=[SZ], D0="saturated", D1={"p": [-1.0]}, D2={"p": 0.5},
+        D1C={"q": lambda z: z.p},
+    )  # fmt: skip
+    full = cq.solve(held, start, [0, 1], tol=1e-7)
+    assert full.attrs["cells_inside"] == "as given"  # sampled coefficients are exact on their own cells only
+    assert integrated_trace_norm(free.rho.values[-1] - full.rho.values[-1], grid) < 2e-7
+
+
+def _sampled_hamiltonian(grid):
+    q = np.broadcast_to(grid.mesh()["q"], grid.shape)
+    return (2 * q + 2) * SZ[:, :, None, None]
+
+
+# -- structure -------------------------------------------------------------------------------------------------------------------
+def _parts(model, grid):
+    return analyse(model, grid, (0.0,))
+
+
+def test_structure_of_the_linear_diosi_model():
+    found = _parts(cq.models.linear_diosi(), cq.Grid(q=(-5, 5, 16), p=(-5, 5, 16)))
+    assert found.groups == ((Stream(0),), (Kick((1,), local=True),))
+    assert found.basis is None and not found.probed
+
+
+def test_commuting_parts_stand_in_one_group():
+    model = cq.Model(
+        ("x", "u", "y", "v"), 2, H=lambda z: [[z.x * z.y, 0], [0, -z.x]], L=[SZ], D0="saturated",
+        D1={"u": [lambda z: 0.1 * z.x], "v": [lambda z: 0.2 * z.y]}, D2={"u": 0.3, "v": 0.2},
+        D1C={"x": lambda z: z.u, "y": lambda z: z.v, "u": lambda z: -z.x},
+    )  # fmt: skip
+    found = _parts(model, cq.Grid(**{c: (-3, 3, 8) for c in "xuyv"}))
+    assert found.groups == ((Stream(0), Stream(2)), (Kick((1,), local=True), Kick((3,))))
+
+
+def test_structure_names_what_each_part_carries():
+    grid = cq.Grid(x=(-3, 3, 12), y=(-3, 3, 12))
+    relax = cq.Model(("x", "y"), 1, D1C=[lambda z: -0.5 * z.x + z.y, lambda z: -z.x - 0.3 * z.y], D2={"y": 0.4})
+    assert _parts(relax, grid).groups == ((Stream(0, relax=True),), (Kick((1,), relax=True),))
+    cubic = cq.Model(("x", "y"), 1, D1C=[lambda z: -(z.x**3), 0], D2={"x": 0.4})
+    assert _parts(cubic, grid).groups == ((Lines(0, remainder=True),), (Kick((0,)),))
+    field = cq.Model(("x", "y"), 2, H=lambda z: [[z.y, 1], [1, -z.y]], D2={"y": 0.4})
+    assert _parts(field, grid).groups == ((Local(),), (Kick((1,)),))
+    still = cq.Model(("x", "y"), 2)
+    assert _parts(still, grid).groups == ()
+
+
+def test_common_basis_is_found_and_used():
+    """A force in sigma_x is a force in sigma_z after a rotation: same answer, element-wise kick."""
+    turn = np.array([[1, 1], [1, -1]]) / 2**0.5
+    grid = cq.Grid(q=(-6, 6, 48), p=(-8, 8, 64))
+    build = lambda op: cq.Model(
+        ("q", "p"), 2, H=lambda z: [[z.q * op[i, j] for j in range(2)] for i in range(2)], L=[op], D0="saturated",
+        D1={"p": [-0.5]}, D2={"p": 0.4}, D1C={"q": lambda z: z.p},
+    )  # fmt: skip
+    psi = np.array([0.8, 0.6j])
+    assert _parts(build(SX), grid).basis is not None
+    one = cq.solve(build(SX), cq.gaussian(grid, 0, 0.6, psi), [0, 0.7], method="split", tol=1e-8).rho.values[-1]
+    two = cq.solve(build(SZ), cq.gaussian(grid, 0, 0.6, turn @ psi), [0, 0.7], method="split", tol=1e-8).rho.values[-1]
+    assert np.abs(one - np.einsum("ij,jkxy,kl->ilxy", turn, two, turn)).max() < 1e-12
+
+
+# -- choice ------------------------------------------------------------------------------------------------------------------------
+X = lambda z: z.x
+BOX = (-5, 5, 48)
+TABLE = {
+    "noise along itself": (lambda: cq.Model(("x",), 1, D2=[[lambda z: 0.3 + 0.01 * z.x]]), cq.Grid(x=BOX), ModelError, ["D2", "must not depend on x"]),
+    "force along itself": (lambda: cq.Model(("x",), 2, L=[SZ], D1=[[lambda z: 0.1 * z.x]], D2=[[0.5]], D0="saturated"), cq.Grid(x=BOX), ModelError, ["D1 (row x)", "must not depend on x"]),
+    "wall with noise": (lambda: cq.Model(("x",), 1, D2=[[0.5]]), cq.Grid(x=(*BOX, "reflecting")), GridError, ["Grid(x=...)", "open or periodic", "reflecting"]),
+    "wall without noise": (lambda: cq.Model(("x", "y"), 1, D1C=[lambda z: z.y, 0], D2={"y": 0.5}), cq.Grid(x=(*BOX, "outflow"), y=BOX), GridError, ["Grid(x=...)", "streaming axis", "outflow"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_what_does_not_fit_goes_to_finite_volumes_and_is_refused_when_forced(case):
+    make, grid, kind, words = TABLE[case]
+    model = make()
+    start = cq.gaussian(grid, 0.0, 0.5, cq.basis(model.dim, 0))
+    with pytest.raises(kind) as caught:
+        cq.solve(model, start, [0, 0.1], method="split")
+    for word in (*words, "method='fv'"):
+        assert word in str(caught.value)
+    solution = cq.solve(model, start, [0, 0.1], grid_error=False)
+    assert solution.attrs["method"] == "fv" and words[0] in solution.attrs["method_reason"]
+
+
+def test_choice_is_explained():
+    grid = cq.Grid(q=(-6, 6, 48), p=(-9, 9, 64))
+    model = cq.models.linear_diosi()
+    start = cq.gaussian(grid, 0, 0.5, cq.ket("+"))
+    reason = lambda **options: cq.solve(model, start, [0, 0.1], tol=1e-3, grid_error=False, **options).attrs["method_reason"]
+    assert reason() == "every part of the model is solved exactly: stream q, kick p with H and excess"
+    assert reason(method="split").startswith("asked for")
+    assert "finite-volume" in reason(transport="upwind")
+    probed = cq.Model(("q", "p"), 1, D1C={"q": lambda z: z.p}, D2={"p": 0.5})
+    found = cq.solve(probed, cq.gaussian(grid, 0, 0.5, [1]), [0, 0.1], tol=1e-3)
+    assert "probed on the cells" in found.attrs["method_reason"]
+
+
+def test_a_state_that_the_cells_do_not_resolve_goes_to_finite_volumes():
+    grid = cq.Grid(q=(-6, 6, 48), p=(-9, 9, 64))
+    solution = cq.solve(cq.models.linear_diosi(), cq.point(grid, 0.0, cq.ket("+")), [0, 0.2], tol=1e-2, grid_error=False)
+    assert solution.attrs["method"] == "fv" and "must resolve the state" in solution.attrs["method_reason"]
+
+
+@pytest.mark.filterwarnings("ignore::cqpde.errors.CqpdeWarning")
+def test_what_goes_round_the_open_ends_is_not_returned():
+    model = cq.Model(("x", "y"), 1, D1C=[3.0, 0], D2={"y": 0.1})
+    start = cq.gaussian(cq.Grid(x=(-5, 5, 64), y=(-4, 4, 32)), 0, 0.5, [1])
+    with pytest.raises(RouteError, match=r"open ends out of reach.*Widen the box"):
+        cq.solve(model, start, [0, 1.5], method="split")
+    solution = cq.solve(model, start, [0, 1.5], grid_error=False, tol=1e-2)
+    assert solution.attrs["method"] == "fv" and "tried and left" in solution.attrs["method_reason"]
+    assert float(solution.escaped_probability[-1]) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "splt"}, ["'splt'", "Did you mean 'split'"]),
+        ({"method": "split", "transport": "upwind"}, ["belongs to method='fv'"]),
+        ({"method": "split", "transport": "limited"}, ["positivity='exact'"]),
+        ({"method": "fv", "transport": "shift"}, ["method='split'"]),
+        ({"positivity": "yes"}, ["'exact' or left out", "'yes'"]),
+        ({"positivity": "exact", "transport": "linear"}, ["not exactly positive"]),
+    ],
+)
+def test_words_without_meaning_are_refused(options, words):
+    grid = cq.Grid(q=(-6, 6, 32), p=(-9, 9, 32))
+    with pytest.raises(OptionError) as caught:
+        cq.solve(cq.models.linear_diosi(), cq.gaussian(grid, 0, 0.8, cq.ket("+")), [0, 0.1], **options)
+    for word in words:
+        assert word in str(caught.value)
+
+
+# -- invariance ----------------------------------------------------------------------------------------------------------------------
+def test_batch_threads_and_outputs_change_nothing():
+    grid = cq.Grid(q=(-6, 6, 320), p=(-9, 9, 320))
+    model = cq.models.linear_diosi()
+    states = [cq.gaussian(grid, {"q": x}, 0.3, cq.ket(k)) for x, k in ((0.0, "+"), (0.3, "0"))]
+    sampled = cq.Model(
+        ("q", "p"), 2, H=cq.sampled(grid, _sampled_hamiltonian(grid)), L=[SZ], D0="saturated", D1={"p": [-1.0]}, D2={"p": 0.5},
+        D1C={"q": lambda z: z.p},
+    )  # fmt: skip
+    assert spectral.THREADED < 4 * 320 * 320  # or this would compare serial runs
+    results = []
+    for threads in (1, 2):
+        if threads > numba.config.NUMBA_NUM_THREADS:
+            pytest.skip("one processor only: nothing to compare")
+        numba.set_num_threads(threads)
+        results.append(cq.solve(sampled, states[0], [0, 0.4], method="split", tol=1e-4).rho.values[-1])
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    assert np.array_equal(*results)
+    many = cq.solve(model, states, [0, 0.1, 0.2345, 0.4], tol=1e-6)
+    few = cq.solve(model, states, [0, 0.4], tol=1e-6)
+    assert np.array_equal(many.rho.values[-1], few.rho.values[-1])
+    alone = cq.solve(model, states[1], [0, 0.4], tol=1e-6).rho.values[-1]
+    assert integrated_trace_norm(few.rho.values[-1, 1] - alone, grid) < 1e-6
+    middle = cq.solve(model, states[0], [0, 0.2345], tol=1e-6).rho.values[-1]
+    assert integrated_trace_norm(many.rho.values[2, 0] - middle, grid) < 1e-6
+
+
+def test_escape_through_the_ends_of_a_drift_of_its_own_coordinate_is_counted():
+    """dx/dt = x leaves the box: trace and escaped matrix add up, and follow the exact density."""
+    model = cq.Model(("x", "y"), 2, D1C=[lambda z: z.x * (1 + 0 * z.y), 0], D2={"y": 0.05})
+    grid = cq.Grid(x=(-4, 4, 96, "open"), y=(-4, 4, 32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cq.CqpdeWarning)
+        solution = cq.solve(model, cq.gaussian(grid, 0, 0.5, cq.ket("+")), [0, 1.0], method="split", tol=1e-6)
+    assert abs(float(solution.trace[-1] + solution.escaped_probability[-1]) - 1) < 1e-12
+    x = grid.axes[0].centers
+    exact = np.exp(-0.5 * (x / (0.5 * np.e)) ** 2) / ((2 * np.pi) ** 0.5 * 0.5 * np.e)
+    difference = np.abs(solution.cq.marginal("x").values[-1] - exact)
+    assert difference.max() < 1e-4 and difference[6:-6].max() < 5e-7  # the density jumps at the ends, which a Fourier series feels there
+    assert np.linalg.eigvalsh(solution.escaped.values[-1]).min() >= -1e-12
