@@ -280,7 +280,7 @@ class Model:
     def forget(self) -> None:
         """Drop what was kept of earlier checks and runs: margins, structure, and the evaluated coefficients and flows of small grids."""
         self._margins.clear()
-        for kept in ("_structures", "_known"):
+        for kept in ("_structures", "_known", "_smooth"):
             self.__dict__.pop(kept, None)
 
     def require_coordinates(self, grid: Grid) -> None:

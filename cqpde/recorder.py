@@ -55,7 +55,8 @@ class Recorder:
             if self.dim > 2:
                 smallest = float(min_eigenvalues(one).min())
             d["trace"][k, b] = total * self.grid.cell_volume
-            d["min_eigenvalue"][k, b] = smallest / largest
+            # with nothing left in the box there is nothing to compare with
+            d["min_eigenvalue"][k, b] = smallest / largest if largest > 0.0 else min(smallest, 0.0)
             d["edge_probability"][k, b] = max(self._at_open_ends(x[: self.dim, b]), frame.progress.edge)
         p = frame.progress
         for name, value in (

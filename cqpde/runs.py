@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from .channels.compose import Composition, Known, remembered, turn
+from .channels.guards import OpenEnds, cells_for_coefficients
 from .channels.positive import PositiveComposition
-from .channels.resolution import Start, settle
+from .channels.resolution import Start, resample_to, settle
 from .channels.structure import Structure
 from .choice import Route
 from .components import to_components, to_matrix
@@ -135,6 +136,10 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
     assert structure is not None and start is not None
     seconds = {"compile": warm("split")}
     sampled = any(c.sampled for c in model.coefficients.values())
+    cells = cells_for_coefficients(model, problem.grid, start.cells, problem.probes)
+    if cells != start.cells:
+        smooth = problem.grid.with_cells(**dict(zip(problem.grid.names, cells, strict=True)))
+        start = replace(start, x=resample_to(x, smooth), cells=cells)
     run = SplitRun(
         lambda grid: _composition(problem, grid, structure),
         problem.grid, model.dim, problem.tol, start, adaptive=bool(structure.parts) and not sampled,
@@ -181,7 +186,8 @@ def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None,
     flat = _turned(x, structure.basis, False).reshape(x.shape[0], -1)
     batch = x.shape[1]
     if composition.limited is None:
-        frames = run_whole_steps(composition, flat, batch, problem.times, problem.tol, route.unit, route.multiple, problem.longest, report)
+        ends = OpenEnds(problem.model, problem.grid, structure, float(problem.times[0]))
+        frames = run_whole_steps(composition, ends, flat, batch, problem.times, problem.tol, route.unit, route.multiple, problem.longest, report)
     else:
         frames = evolve(composition, flat, batch, problem.times, problem.tol, problem.longest, report)
     if composition.linear:

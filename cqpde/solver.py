@@ -21,6 +21,7 @@ from .integrate.extrapolate import RESOLUTION_SHARE
 from .model import Model
 from .recorder import frame_times, savers_of
 from .runs import POSITIVITY, Problem, Run, run_route
+from .timescale import survey_time
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -124,10 +125,11 @@ def solve(
     _check_options(model, tol, dt_max)
     check_words(method, transport, positivity)
     grid = _check_states(states, model)
-    probes = _probe_times(model, times)
+    resolved, extremes = survey_time(model, grid, float(times[0]), float(times[-1]))
+    probes = _probe_times(model, times, extremes)
     margin = min(model.check(grid, at, check) for at in probes)
     problem = Problem(
-        model, grid, states, times, probes, float(tol), _longest(times, dt_max), _mode(model, check), progress, frame_times(times, frames, save)
+        model, grid, states, times, probes, float(tol), min(resolved, _longest(times, dt_max)), _mode(model, check), progress, frame_times(times, frames, save)
     )  # fmt: skip
     savers = savers_of(save)
     x = problem.components()
@@ -258,10 +260,10 @@ def _times(t: Any) -> Array:
     return times
 
 
-def _probe_times(model: Model, times: Array) -> tuple[float, ...]:
+def _probe_times(model: Model, times: Array, extremes: tuple[float, ...]) -> tuple[float, ...]:
     if not model.time_dependent:
         return (float(times[0]),)
-    return tuple(float(x) for x in np.unique(np.concatenate([np.linspace(times[0], times[-1], 17), times])))
+    return tuple(float(x) for x in np.unique(np.concatenate([np.linspace(times[0], times[-1], 17), times, extremes])))
 
 
 def _check_options(model: Any, tol: Any, dt_max: Any) -> None:

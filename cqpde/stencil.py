@@ -28,7 +28,10 @@ class StencilBuilder:
     links: list[tuple[Array, Array, Array]] = field(default_factory=list)
 
     def matrix(self, offset: tuple[int, ...], s: Array) -> None:
-        """Add superoperators ``s`` (*cells, d^2, d^2)."""
+        """Add superoperators ``s`` (*cells, d^2, d^2); offsets along periodic axes are taken once around at most."""
+        offset = tuple(
+            (e + a.n // 2) % a.n - a.n // 2 if a.periodic else e for e, a in zip(offset, self.grid.axes, strict=True)
+        )
         self.groups[offset] = self.groups[offset] + s if offset in self.groups else s
 
     def scalar(self, offset: tuple[int, ...], c: Array) -> None:

@@ -16,7 +16,7 @@ LAYERS = [
     {"model", "physicality"},
     {"sampling"},
     {"initial", "dataset"},
-    {"models", "suggest", "hamiltonian", "superoperators", "stencil"},
+    {"models", "suggest", "hamiltonian", "superoperators", "stencil", "timescale"},
     {"unravelling"},
     {"fv"},
     {"channels"},

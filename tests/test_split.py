@@ -311,3 +311,51 @@ def test_escape_through_the_ends_of_a_drift_of_its_own_coordinate_is_counted():
     difference = np.abs(solution.cq.marginal("x").values[-1] - exact)
     assert difference.max() < 1e-4 and difference[6:-6].max() < 5e-7  # the density jumps at the ends, which a Fourier series feels there
     assert np.linalg.eigvalsh(solution.escaped.values[-1]).min() >= -1e-12
+
+
+# -- what no estimate from the run's own samples can see ------------------------------------------------------------------------------
+@pytest.mark.parametrize("periods", [1, 4, 8, 12])
+def test_a_drive_whose_period_divides_the_steps_is_not_taken_for_constant(periods):
+    """<sz> returns to 1 after whole periods of H = 2 cos(w t) sx; sampled at whole periods it would go to cos 4."""
+    drive = lambda z, t: 2 * np.cos(2 * np.pi * periods * t)
+    model = cq.Model(("x",), 2, H=[[0, drive], [drive, 0]], D2=[[0.1]])
+    solution = cq.solve(model, cq.gaussian(cq.Grid(x=(-4, 4, 32)), 0, 0.5, cq.ket("0")), [0, 1], tol=1e-5)
+    assert float(solution.cq.expect(SZ)[-1]) == pytest.approx(1.0, abs=2e-5)
+
+
+@pytest.mark.parametrize(("on", "off"), [(0.07, 0.12), (0.2, 0.7)])
+def test_a_pulse_between_the_outputs_is_seen(on, off):
+    pulse = lambda z, t: 1.0 if on < t < off else 0.0
+    model = cq.Model(("x",), 2, H=[[0, pulse], [pulse, 0]], D2=[[0.1]])
+    solution = cq.solve(model, cq.gaussian(cq.Grid(x=(-4, 4, 32)), 0, 0.5, cq.ket("0")), [0, 1], tol=1e-3)
+    assert float(solution.cq.expect(SZ)[-1]) == pytest.approx(np.cos(2 * (off - on)), abs=1e-3)
+
+
+@pytest.mark.parametrize("waves", [10, 30, 56])
+def test_a_field_finer_than_the_cells_inside_keeps_the_users_cells(waves):
+    """H = 2 cos(k q) sx at rest: <sz> = E cos(4 cos k q), whatever k."""
+    k = 2 * np.pi * waves / 16
+    coupling = lambda z: 2 * np.cos(k * z.q)
+    model = cq.Model(("q", "p"), 2, H=[[0, coupling], [coupling, 0]], D2={"p": 0.2})
+    grid = cq.Grid(q=(-8, 8, 256, "periodic"), p=(-6, 6, 48, "periodic"))
+    solution = cq.solve(model, cq.gaussian(grid, 0, 0.9, cq.ket("0")), [0, 1], tol=1e-4)
+    q = grid.axes[0].centers
+    weight = np.exp(-(q**2) / (2 * 0.81))
+    exact = float(np.sum(weight * np.cos(4 * np.cos(k * q))) / weight.sum())
+    assert float(solution.cq.expect(SZ)[-1]) == pytest.approx(exact, abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::cqpde.errors.CqpdeWarning")
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_step_once_around_the_box_is_noticed(noisy):
+    """One exact step would bring the packet back to where it started."""
+    if noisy:
+        model, grid = cq.Model(("x",), 1, D1C=[16.0], D2=[[0.1]]), cq.Grid(x=(-4, 4, 64))
+    else:
+        model, grid = cq.Model(("x", "y"), 1, D1C=[10.0, 0], D2={"y": 0.1}), cq.Grid(x=(-5, 5, 64), y=(-4, 4, 32))
+    start = cq.gaussian(grid, 0, 0.5, [1])
+    with pytest.raises(RouteError, match="open ends out of reach"):
+        cq.solve(model, start, [0, 1], method="split", tol=1e-3)
+    solution = cq.solve(model, start, [0, 1], tol=1e-3, grid_error=False)
+    assert solution.attrs["method"] == "fv"
+    assert float(solution.escaped_probability[-1]) == pytest.approx(1.0, abs=1e-9)

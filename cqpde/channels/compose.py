@@ -22,6 +22,7 @@ from ..grid import Grid
 from ..model import Canonical, Model
 from ..stencil import Stencil, StencilBuilder
 from ..superoperators import excess, hamiltonian
+from .guards import OpenEnds
 from .lines import LineMatrices, apply_lines, contraction, own_drift
 from .spectral import KickSymbol, Multiplier, apply_multiplier, exponential, kick_symbol, stream_multiplier
 from .structure import Kick, Lines, Part, Stream, Structure, depends, drift_parts, fields_at
@@ -57,6 +58,7 @@ class Known:
     symbols: dict[tuple[Kick, float], KickSymbol] = field(default_factory=dict)
     drifts: dict[tuple[int, float], tuple[Array, Array, Array | None]] = field(default_factory=dict)
     flows: dict[tuple[Part, float, float], Flow] = field(default_factory=dict)
+    ends: dict[float, OpenEnds] = field(default_factory=dict)
     bytes: int = 0
 
 
@@ -155,6 +157,11 @@ class Composition:
             if flow.local is not None:
                 flat = x.reshape(x.shape[0], -1)
                 flat[...] = flow.local.apply(flat, x.shape[1])
+
+    def open_ends(self, t: float) -> OpenEnds:
+        """What a step from ``t`` may carry beyond the open ends."""
+        at = t if self.model.time_dependent else self.t0
+        return remembered(self.known.ends, at, 4, lambda: OpenEnds(self.model, self.grid, self.structure, at))
 
     def chain(self, x: Array, escaped: Array, t: float, length: float, n: int, tails: list[float] | None) -> tuple[Array, Array]:
         """``n`` symmetric steps over ``length`` from ``t``; returns a new state and what escaped.

@@ -50,6 +50,12 @@ HOPELESS = 0.5
 #: A step's time error may be this share of what the user's cells leave out, where that is more than the tolerance.
 LIMIT_SHARE = 0.03
 
+#: A step shorter than this part of the run straddles a jump in time, and may use that share of the tolerance.
+JUMP, JUMP_SHARE = 2.0**-12, 2.0**-6
+
+#: A step that moves anything by more than so many cells may carry no more than so much probability beyond an open end.
+SHORT_MOVE, BEYOND = 1.5, 1e-5
+
 #: Relative size below which differences of chains are round-off.
 ROUND_OFF = 3e-15
 
@@ -137,7 +143,12 @@ class SplitRun:
         coarsest, done, index = level, 0, 1
         while done < 1 << level:
             t, dt = start + length * done / (1 << level), length / (1 << level)
-            attempt = self._step(x, escaped, t, dt, self.tol * dt / length)
+            ends = self._composition.open_ends(t)
+            if dt * ends.cells_per_time() > SHORT_MOVE and ends.beyond(x, dt) > BEYOND and level < MAX_LEVEL:
+                # what crosses an open end must be seen there, not jump over it
+                level, done = level + 1, 2 * done
+                continue
+            attempt = self._step(x, escaped, t, dt, self.tol * self._share(dt))
             if attempt.ratio < HOPELESS and self._grow(x, attempt):
                 x = resample_to(x, self._composition.grid)
                 continue
@@ -200,12 +211,18 @@ class SplitRun:
             combined = fresh
             if k == 2 and difference < HOPELESS and self._too_few(x, y, tails):
                 return Attempt(combined, left, error, False, k, 0.0, tails)
-            if error <= max(allowed, floor) or (k > 1 and error <= self._grid_limit(x, y, tails, dt)):
+            enough = k >= (3 if composition.model.time_dependent else 2)  # two regular samplings may agree on a jump by chance
+            if enough and (error <= max(allowed, floor) or error <= self._grid_limit(x, y, tails, dt)):
                 return Attempt(combined, left, error, True, k, ratio, tails)
             # the ratio of successive differences falls from chain to chain, so this forecast errs on the hopeful side
             if k == most or (k >= 3 and (not np.isfinite(error) or error * ratio ** (2 * (most - k)) > 10.0 * allowed)):
                 return Attempt(combined, left, error, False, k, ratio, tails)
             counts.append(next_count(counts, ratio * counts[-2] ** 2 if k > 2 else 1.0, difference, allowed))
+
+    def _share(self, dt: float) -> float:
+        """Share of the tolerance that a step may use: its share of the run, or one of a few jumps of a coefficient in time."""
+        share = dt / self.length
+        return share if share > JUMP else max(share, JUMP_SHARE)
 
     def _grid_limit(self, x: Array, y: Array, tails: list[float], dt: float) -> float:
         """Time error that is small beside what the user's cells leave out, for a step of ``dt``; zero where more cells can be had."""
@@ -219,7 +236,7 @@ class SplitRun:
         while True:
             y, e, error = x, escaped, 0.0
             for k in range(parts):
-                attempt = self._step(y, e, t + k * dt / parts, dt / parts, self.tol * dt / parts / length)
+                attempt = self._step(y, e, t + k * dt / parts, dt / parts, self.tol * self._share(dt / parts))
                 if not attempt.accepted:
                     break
                 y, e, error = attempt.x, attempt.escaped, error + attempt.error

@@ -12,12 +12,17 @@ from itertools import pairwise
 
 import numpy as np
 
+from ..channels.guards import OpenEnds
 from ..channels.positive import PositiveComposition
 from ..components import trace_norm_bound
-from ..errors import SolverError
+from ..errors import RouteError, SolverError
 from .evolve import Frame, Progress, require_finite
 
 Array = np.ndarray
+
+
+#: Probability that a step may carry beyond an open end.
+MOST_BEYOND = 1e-3
 
 
 def divisors(k: int) -> list[int]:
@@ -27,6 +32,7 @@ def divisors(k: int) -> list[int]:
 
 def run_whole_steps(
     composition: PositiveComposition,
+    ends: OpenEnds,
     x: Array,
     batch: int,
     times: Array,
@@ -58,7 +64,13 @@ def run_whole_steps(
     coarse: list[Array] | None = None
     estimate = np.inf
     for position, m in enumerate(steps):
-        fine = _march(composition, x, batch, times, m * unit, report)
+        try:
+            fine, edge = _march(composition, ends, x, batch, times, m * unit, report)
+        except RouteError:
+            if position == len(steps) - 1:
+                raise
+            coarse = None
+            continue
         if coarse is not None:
             ratio = (steps[position - 1] / m) ** composition.order
             bounds = [trace_norm_bound(a - b, batch, volume) / (ratio - 1.0) for a, b in zip(fine, coarse, strict=True)]
@@ -66,7 +78,7 @@ def run_whole_steps(
             if estimate <= tol:
                 for index, (state, bound) in enumerate(zip(fine, bounds, strict=True), start=1):
                     count = round((times[index] - times[0]) / (m * unit))
-                    yield Frame(index, float(times[index]), state, e, Progress(count, 0, m * unit, bound, composition.applications))
+                    yield Frame(index, float(times[index]), state, e, Progress(count, 0, m * unit, bound, composition.applications, edge=edge))
                 return
         coarse = fine
     raise SolverError(
@@ -78,16 +90,20 @@ def run_whole_steps(
 
 
 def _march(
-    composition: PositiveComposition, x: Array, batch: int, times: Array, dt: float, report: Callable[[float], None]
-) -> list[Array]:
-    """States at all outputs but the first, by steps of ``dt``."""
-    out = []
+    composition: PositiveComposition, ends: OpenEnds, x: Array, batch: int, times: Array, dt: float, report: Callable[[float], None]
+) -> tuple[list[Array], float]:
+    """States at all outputs but the first, by steps of ``dt``, and the most that a step carried beyond an open end."""
+    out, edge = [], 0.0
+    shape = (x.shape[0], batch, *composition.grid.shape)
     e = np.zeros((batch, 2 * composition.grid.ndim, x.shape[0]))
     for start, end in pairwise(times):
         count = round((end - start) / dt)
         for k in range(count):
+            edge = max(edge, ends.beyond(x.reshape(shape), dt))
+            if edge > MOST_BEYOND:
+                raise RouteError("Grid", "the split route needs open ends out of reach", f"a step carries {edge:.2g} there", "Widen the box, or use method='fv'")
             x, _ = composition.step(x, e, float(start) + k * dt, dt)
             report(float(start) + (k + 1) * dt)
         require_finite(x, composition.grid, float(end), count)
         out.append(x)
-    return out
+    return out, edge

@@ -1,0 +1,101 @@
+"""What a run must not jump over: features of the coefficients between the cells inside, and open ends within one step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+
+from ..grid import Grid
+from ..model import Model
+from .resolution import more_cells
+from .structure import Kick, Lines, Stream, Structure, drift_parts, fields_at
+
+Array = np.ndarray
+
+#: Deviation of a coefficient from a spline through the cells inside, relative to its range, above which these cells miss something.
+SMOOTH = 1e-3
+
+#: Points per other axis at which coefficients are compared.
+PLACES = 5
+
+
+def cells_for_coefficients(model: Model, grid: Grid, cells: tuple[int, ...], times: tuple[float, ...]) -> tuple[int, ...]:
+    """At least ``cells`` per axis, so many that every coefficient is smooth between them (at most the user's)."""
+    known: dict[Any, bool] = model.__dict__.setdefault("_smooth", {})
+    out = []
+    for i, (axis, n) in enumerate(zip(grid.axes, cells, strict=True)):
+        while n < axis.n:
+            key = (grid, i, n, times)
+            if key not in known:
+                known[key] = _smooth(model, grid, i, n, times)
+            if known[key]:
+                break
+            n = more_cells(n, axis.n)
+        out.append(n)
+    return tuple(out)
+
+
+def _smooth(model: Model, grid: Grid, i: int, n: int, times: tuple[float, ...]) -> bool:
+    coarse = grid.with_cells(**{grid.axes[i].name: n})
+    few = lambda g, k, z: z if k == i else np.take(z, np.linspace(0, g.shape[k] - 1, PLACES).astype(int), axis=k)
+    meshes = [{a.name: few(g, k, z) for k, (a, z) in enumerate(zip(g.axes, g.mesh().values(), strict=True))} for g in (coarse, grid)]
+    places = [g.axes[i].centers for g in (coarse, grid)]
+    inside = (places[1] >= places[0][0]) & (places[1] <= places[0][-1])
+    for t in times:
+        for c in model.coefficients.values():
+            for rough, fine in zip(*(c.entries(m, t).reshape(-1) for m in meshes), strict=True):
+                if fine.shape[i] == 1:
+                    continue
+                low, high = np.moveaxis(rough, i, 0), np.moveaxis(fine, i, 0)
+                if low.shape[0] == 1:
+                    return False
+                extent = float(np.max(np.abs(high - high.mean(axis=0))))
+                if np.max(np.abs(CubicSpline(places[0], low, axis=0)(places[1][inside]) - high[inside])) > SMOOTH * extent:
+                    return False
+    return True
+
+
+class OpenEnds:
+    """How much of a state a step would carry beyond the open ends, which transforms treat as closed on themselves.
+
+    Displacements are taken from the drift and the eigenvalues of the back-reaction at the start of the step; drift that depends on its own
+    coordinate goes by characteristics, which count what leaves.
+    """
+
+    def __init__(self, model: Model, grid: Grid, structure: Structure, t: float) -> None:
+        self.grid, self.dim = grid, model.dim
+        own = {p.axis for p in structure.parts if isinstance(p, Lines) and not p.remainder}
+        moved = {p.axis for p in structure.parts if isinstance(p, Stream)} | {
+            i for p in structure.parts if isinstance(p, Kick) for i in p.axes
+        }
+        fields = fields_at(model, grid.mesh(), t, structure.basis)
+        self._speeds: list[tuple[int, Array, Array]] = []
+        for i in sorted(moved - own):
+            if grid.axes[i].periodic:
+                continue
+            force = fields.A[i] + np.conj(np.swapaxes(fields.A[i], -1, -2))
+            self._speeds.append((i, drift_parts(model, grid, t, i)[0], np.linalg.norm(force, ord=2, axis=(-2, -1))))
+        self._masks: dict[float, list[Array]] = {}
+
+    def cells_per_time(self) -> float:
+        """Fastest displacement in cells per unit time."""
+        return max((float(np.max(np.abs(v) + a)) / self.grid.axes[i].spacing for i, v, a in self._speeds), default=0.0)
+
+    def beyond(self, x: Array, dt: float) -> float:
+        """Probability of the state (components, batch, *cells) that a step would carry beyond the ends, the largest over axes and batch."""
+        if not self._speeds:
+            return 0.0
+        if dt not in self._masks:
+            if len(self._masks) > 64:
+                self._masks.clear()
+            self._masks[dt] = [self._mask(i, v, a, dt) for i, v, a in self._speeds]
+        f = x[: self.dim].sum(axis=0)
+        axes = tuple(range(1, f.ndim))
+        return max(float(np.max(np.abs(np.sum(f * m, axis=axes)))) for m in self._masks[dt]) * self.grid.cell_volume
+
+    def _mask(self, i: int, v: Array, a: Array, dt: float) -> Array:
+        axis = self.grid.axes[i]
+        z = self.grid.mesh()[axis.name]
+        return np.asarray((z + (v + a) * dt > axis.upper) | (z + (v - a) * dt < axis.lower), dtype=float)
