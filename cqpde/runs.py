@@ -13,7 +13,7 @@ from .channels.compose import Composition, Known, remembered, turn
 from .channels.guards import OpenEnds, cells_for_coefficients
 from .channels.positive import PositiveComposition
 from .channels.resolution import Start, resample_to, settle
-from .channels.structure import Structure
+from .channels.structure import Kick, Stream, Structure, drift_parts
 from .choice import Route
 from .components import to_components, to_matrix
 from .errors import OptionError, RouteError, SolverError
@@ -147,7 +147,8 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
     run.start = replace(start, x=_turned(start.x, structure.basis, False))
-    frames = run.frames(_turned(x, structure.basis, False), problem.times, problem.longest, report)
+    longest = min(problem.longest, _relaxation_step(problem, structure))
+    frames = run.frames(_turned(x, structure.basis, False), problem.times, longest, report)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames), savers, UNPHYSICAL, seconds)
     close()
@@ -164,6 +165,17 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
         cells="as given" if inside == problem.grid.shape else " x ".join(map(str, inside)),
         tolerated=10.0 * (problem.tol + sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))),
     )  # fmt: skip
+
+
+def _relaxation_step(problem: Problem, structure: Structure) -> float:
+    """Longest step that contracts an axis by no more than ``exp(-1/2)`` before its noise spreads it again."""
+    fastest = 0.0
+    for part in structure.parts:
+        if isinstance(part, Kick | Stream) and part.relax:
+            axis = part.axes[0] if isinstance(part, Kick) else part.axis
+            gamma = drift_parts(problem.model, problem.grid, float(problem.times[0]), axis)[2]
+            fastest = max(fastest, float(np.max(gamma)) if gamma is not None else 0.0)
+    return 0.5 / fastest if fastest > 0.0 else float("inf")
 
 
 def _composition(problem: Problem, grid: Grid, structure: Structure) -> Composition:

@@ -359,3 +359,18 @@ def test_a_step_once_around_the_box_is_noticed(noisy):
     solution = cq.solve(model, start, [0, 1], tol=1e-3, grid_error=False)
     assert solution.attrs["method"] == "fv"
     assert float(solution.escaped_probability[-1]) == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("boundary", ["open", "periodic"])
+def test_strong_relaxation_with_noise_is_exact(boundary):
+    """Mean and variance of an Ornstein-Uhlenbeck process whose packet, without its noise, the cells could not resolve."""
+    gamma, noise, t = 2.0, 0.2, 1.0
+    model = cq.Model(("x", "y"), 1, D1C=[lambda z: -gamma * z.x, 0], D2={"x": noise, "y": 0.1})
+    grid = cq.Grid(x=(-6, 6, 96, boundary), y=(-4, 4, 32))
+    solution = cq.solve(model, cq.gaussian(grid, {"x": 0.5}, 0.5, [1]), [0, t], method="split", tol=1e-6)
+    shrink = np.exp(-gamma * t)
+    variance = 0.25 * shrink**2 + noise * (1 - shrink**2) / gamma
+    x = grid.axes[0].centers
+    exact = np.exp(-((x - 0.5 * shrink) ** 2) / (2 * variance)) / (2 * np.pi * variance) ** 0.5
+    assert np.abs(solution.cq.marginal("x").values[-1] - exact).max() < 1e-11
+    assert np.abs(solution.trace - 1).max() < 1e-12
