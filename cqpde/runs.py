@@ -181,9 +181,9 @@ def _relaxation_step(problem: Problem, structure: Structure) -> float:
 def _composition(problem: Problem, grid: Grid, structure: Structure) -> Composition:
     """The composition on a grid; what was evaluated of the model on a small grid is kept with the model for its next run."""
     store = problem.model.__dict__.setdefault("_known", {})
-    known = remembered(store, (grid, problem.grid, problem.probes), 8, Known) if np.prod(grid.shape) < REMEMBERED else Known()
+    known = remembered(store, (grid, problem.grid, problem.probes, problem.tol, problem.times[-1]), 8, Known) if np.prod(grid.shape) < REMEMBERED else Known()
     # characteristics are traced two digits beyond the tolerance
-    accuracy = float(np.clip(1e-2 * problem.tol, 1e-12, 1e-6))
+    accuracy = float(min(1e-2 * problem.tol, 1e-6) / (problem.times[-1] - problem.times[0]))
     return Composition(problem.model, grid, structure, float(problem.times[0]), accuracy, known)
 
 

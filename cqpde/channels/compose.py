@@ -73,7 +73,7 @@ class Composition:
     t0 : float
         Where coefficients that do not depend on t are evaluated.
     accuracy : float
-        Of the characteristics of a drift that depends on its own coordinate, relative to the length of its axis.
+        Of the characteristics of a drift that depends on its own coordinate, per unit time and relative to the length of its axis.
     known : Known
     seconds_setup : float
         Time spent in building flows.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from ..errors import SolverError
+from ..errors import RouteError
 from ..grid import Grid
 from ..model import Model
 from .structure import Lines, centre, drift_parts, tidy
@@ -53,7 +53,7 @@ def own_drift(model: Model, grid: Grid, part: Lines, t: float, dt: float, accura
     Parameters
     ----------
     accuracy : float
-        Of the characteristics, relative to the length of the axis.
+        Of the characteristics per unit time, relative to the length of the axis.
     """
     g, r, gamma = drift_parts(model, grid, t, part.axis)
     if part.remainder and gamma is not None:
@@ -67,7 +67,8 @@ def own_drift(model: Model, grid: Grid, part: Lines, t: float, dt: float, accura
         for i, (name, z) in enumerate(grid.mesh().items())
     }
     at_centre = {**mesh, axis.name: np.full((1,) * n, centre(grid, part.axis))}
-    offset = np.real(model.drift(at_centre, t)[part.axis]) if part.remainder else 0.0
+    middle = model.drift(at_centre, t)[part.axis]
+    offset = middle if part.remainder and np.all(np.isfinite(middle)) else 0.0
 
     def velocity(_: float, flat: Array) -> Array:
         z = flat.reshape(shape)
@@ -76,11 +77,12 @@ def own_drift(model: Model, grid: Grid, part: Lines, t: float, dt: float, accura
         v = np.broadcast_to(model.drift({**mesh, axis.name: inside}, t)[part.axis] - offset, shape)
         return -v.reshape(-1)
 
+    accuracy = max(accuracy * dt, 1e-13)
     start = np.broadcast_to(_interfaces(grid, part.axis), shape).reshape(-1)
     run = solve_ivp(velocity, (0.0, dt), start, method="DOP853", rtol=accuracy, atol=accuracy * (axis.upper - axis.lower))
     feet = tidy(run.y[:, -1].reshape(shape), 0)
     if not run.success or not np.all(np.isfinite(feet)) or np.any(np.diff(feet, axis=part.axis) < 0):
-        raise SolverError(
+        raise RouteError(
             f"D1C ({axis.name})", "characteristics must be finite and must not cross", f"a step of {dt:.3g}", "Use a smaller dt_max"
         )
     return _matrices(grid, part.axis, feet)

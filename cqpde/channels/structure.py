@@ -176,6 +176,8 @@ def drift_parts(model: Model, grid: Grid, t: float, i: int) -> tuple[Array, Arra
         return v, np.zeros((1,) * n), None
     at_centre = {**mesh, grid.names[i]: np.full((1,) * n, c)}
     g = tidy(model.drift(at_centre, t)[i], n)
+    if not np.all(np.isfinite(g)):
+        return np.zeros((1,) * n), v, None  # singular at the centre: nothing to take out there
     r = tidy(v - g, n)
     offset = mesh[grid.names[i]] - c
     far = int(np.argmax(np.abs(offset)))

@@ -110,6 +110,13 @@ class LimitedTransport:
             foot = start - dt * v
         else:
             largest = float(np.max(np.abs(v)))
+            if not np.isfinite(largest):
+                raise SolverError(
+                    f"D1C ({axis.name})",
+                    "the drift must be finite at the cell interfaces",
+                    f"{largest} at one",
+                    "Move the box or regularise the drift",
+                )
             steps = max(1, int(np.ceil(dt * largest / axis.spacing)))
             h = dt / steps
             foot = start

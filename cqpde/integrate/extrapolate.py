@@ -26,7 +26,7 @@ import numpy as np
 from ..channels.compose import Composition
 from ..channels.resolution import Start, more_cells, norm_of_tail, resample_to, spread
 from ..components import trace_norm_bound
-from ..errors import SolverError
+from ..errors import RouteError, SolverError
 from ..grid import Grid
 from .evolve import MAX_LEVEL, Frame, Progress, require_finite
 
@@ -49,6 +49,12 @@ HOPELESS = 0.5
 
 #: A step's time error may be this share of what the user's cells leave out, where that is more than the tolerance.
 LIMIT_SHARE = 0.03
+
+#: Halvings in a row without effect after which a run is given up.
+MOST_STUCK = 3
+
+#: Steps after which another route is the better one.
+MAX_STEPS = 10_000
 
 #: A step shorter than this part of the run straddles a jump in time, and may use that share of the tolerance.
 JUMP, JUMP_SHARE = 2.0**-12, 2.0**-6
@@ -141,6 +147,7 @@ class SplitRun:
         self.length = length
         level = 0 if dt_max >= length else int(np.ceil(np.log2(length / dt_max)))
         coarsest, done, index = level, 0, 1
+        stuck, refused = 0, np.inf
         while done < 1 << level:
             t, dt = start + length * done / (1 << level), length / (1 << level)
             ends = self._composition.open_ends(t)
@@ -154,15 +161,25 @@ class SplitRun:
                 continue
             if not attempt.accepted:
                 self.progress.rejected += 1
+                # halving a step divides its error by four at least, by two at a jump in time; what stays is not error of the time
+                stuck = stuck + 1 if np.isfinite(attempt.error) and attempt.error > 0.75 * refused else 0
+                refused = attempt.error
+                if stuck >= MOST_STUCK:
+                    raise RouteError(
+                        "tol", "shorter steps do not lower the error: it is that of the cells", f"{attempt.error:.3g} at t = {t:.6g}",
+                        "Use more cells, raise tol, or use method='fv'",
+                    )  # fmt: skip
                 require_finite(attempt.x.reshape(x.shape[0], -1), self._composition.grid, t + dt, self.progress.steps)
                 jump = 2 if attempt.ratio >= HOPELESS else 1
                 if level + jump > MAX_LEVEL:
-                    raise SolverError(
+                    raise RouteError(
                         "tol", "no step meets the tolerance", f"error {attempt.error:.3g} per step of {dt:.3g} at t = {t:.6g}", "Raise tol"
                     )
                 level, done = level + jump, done << jump
                 continue
             require_finite(attempt.x.reshape(x.shape[0], -1), self._composition.grid, t + dt, self.progress.steps)
+            if self.progress.steps >= MAX_STEPS:
+                raise RouteError("tol", f"met only with more than {MAX_STEPS} steps", f"steps of {dt:.3g} at t = {t:.6g}", "Raise tol, or use method='fv'")
             last = done + 1 == 1 << level
             before = replace(self.progress)
             self._account(attempt, dt, x)
