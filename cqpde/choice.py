@@ -64,7 +64,7 @@ def check_words(method: str, transport: str | None, positivity: str | None) -> N
         raise OptionError("transport", "whole-cell shifts belong to method='split'", "'shift'", "Use limited, upwind or linear")
     if method == "split" and transport in ("upwind", "linear"):
         raise OptionError("transport", "belongs to method='fv'", repr(transport), "Leave it out, or use method='fv'")
-    if method == "split" and transport is not None and positivity is None:
+    if (method == "split" or transport == "shift") and transport is not None and positivity is None:
         raise OptionError("transport", "of method='split' needs positivity='exact'", repr(transport), "Add it, or leave transport out")
     if positivity == "exact" and transport == "linear":
         raise OptionError("transport", "linear transport is not exactly positive", "'linear'", "Use limited or upwind")

@@ -64,7 +64,9 @@ def solve(
     t : array
         Output times, ascending; the first is when ``rho0`` holds.
     tol : float
-        Bound of the time error of the whole run, in integrated trace norm. Says nothing of the grid: see ``grid_error``.
+        Bound of the time error of the whole run, in integrated trace norm. Says nothing of the grid: see ``grid_error``; where the cells
+        leave out more than ``tol``, ``split`` integrates time to 3 % of that. Coefficients should be smooth in t: a jump that falls between
+        the samples of a step (a 256th of the run) is beyond the estimate.
     method : {"auto", "split", "fv"}
         ``"split"`` composes exactly solved parts (kick, stream, local terms): spectral accuracy, no step limit; an error that names the term
         if the model does not fit. ``"fv"`` is the general Kraus finite-volume scheme (order 2 in space, completely positive on any

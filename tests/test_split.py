@@ -374,3 +374,26 @@ def test_strong_relaxation_with_noise_is_exact(boundary):
     exact = np.exp(-((x - 0.5 * shrink) ** 2) / (2 * variance)) / (2 * np.pi * variance) ** 0.5
     assert np.abs(solution.cq.marginal("x").values[-1] - exact).max() < 1e-11
     assert np.abs(solution.trace - 1).max() < 1e-12
+
+
+def test_relaxation_and_noise_that_depend_on_another_noisy_axis():
+    """Second moment of x: finite volumes approach it at second order."""
+    rate, noise = lambda z: 0.5 + 0.3 * np.sin(np.pi * z.y / 4), lambda z: 0.3 + 0.1 * np.cos(np.pi * z.y / 4)
+    model = cq.Model(("x", "y"), 1, D1C=[lambda z: -rate(z) * z.x, 0], D2={"x": noise, "y": 0.1})
+    second = []
+    for n in (32, 64):
+        grid = cq.Grid(x=(-6, 6, n), y=(-4, 4, n, "periodic"))
+        start = cq.gaussian(grid, 0, 0.6, [1])
+        split = cq.solve(model, start, [0, 0.7], method="split", tol=1e-6)
+        volumes = cq.solve(model, start, [0, 0.7], method="fv", grid_error=False, tol=1e-6)
+        second.append(float(split.cq.moment("x", order=2)[-1] - volumes.cq.moment("x", order=2)[-1]))
+    assert abs(second[1]) < 2.5e-3 and np.log2(abs(second[0] / second[1])) == pytest.approx(2.0, abs=0.3)
+
+
+@pytest.mark.filterwarnings("ignore::cqpde.errors.CqpdeWarning")
+def test_a_saddle_that_leaves_the_box_ends_in_finite_volumes():
+    model = cq.Model(("x", "y"), 1, D1C=[lambda z: 2 * z.x, 0], D2={"y": 0.1})
+    grid = cq.Grid(x=(-6, 6, 96), y=(-4, 4, 32))
+    solution = cq.solve(model, cq.gaussian(grid, {"x": 0.5}, 0.5, [1]), [0, 1.5], grid_error=False)
+    assert solution.attrs["method"] == "fv" and "tried and left" in solution.attrs["method_reason"]
+    assert abs(float(solution.trace[-1] + solution.escaped_probability[-1]) - 1) < 1e-12

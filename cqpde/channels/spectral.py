@@ -144,7 +144,7 @@ def kick_symbol(fields: Canonical, grid: Grid, kick: Kick, drift: dict[int, Arra
     scalars = [k[i] * g for i, g in drift.items() if np.any(g)]
     return KickSymbol(
         kick.axes,
-        sum(0.5 * k[i] * k[j] * fields.s[..., i, j] for i, j in pairs) if pairs else None,
+        sum(0.5 * k[i] * k[j] * tidy(fields.s[..., i, j], grid.ndim) for i, j in pairs) if pairs else None,
         sum(scalars) if scalars else None,
         blocks,
         gamma,
