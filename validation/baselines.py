@@ -396,7 +396,7 @@ def py_pde(problem: Problem, shape: Shape, dt: float, tolerance: float = 1e-4) -
         explicit_time_dependence = False
 
         def evolution_rate(self, state: Any, t: float = 0) -> Any:
-            raise NotImplementedError
+            raise NotImplementedError  # py-pde asks for it; only the compiled rate below is used
 
         def make_evolution_rate(self, state: Any, backend: Any) -> Callable[..., Array]:
             along_q, along_p, twice_p = (
