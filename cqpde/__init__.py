@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .model import Model
     from .operators import basis, destroy, identity, ket, projector, sigmam, sigmap, sigmax, sigmay, sigmaz, tensor
     from .report import Report, validate
+    from .sites import KetSum, ProductSum, ghz, product_ket, solve_sites, w_state
     from .solver import solve
     from .unravelling import correlation, extend, spectrum, unravel
 
@@ -32,6 +33,7 @@ _WHERE = {
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
     "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver",
     "Report": "report", "validate": "report",
+    **dict.fromkeys(("KetSum", "ProductSum", "ghz", "product_ket", "solve_sites", "w_state"), "sites"),
     **dict.fromkeys(("correlation", "extend", "spectrum", "unravel"), "unravelling"),
     **dict.fromkeys(
         ("basis", "destroy", "identity", "ket", "projector", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "tensor"), "operators"
@@ -39,9 +41,10 @@ _WHERE = {
 }  # fmt: skip
 
 __all__ = [
-    "CqpdeError", "CqpdeWarning", "Grid", "Model", "Report", "State", "basis", "correlated", "correlation", "destroy", "extend",
-    "from_array", "gaussian", "generator", "healed", "identity", "ket", "load", "models", "observables", "point", "product",
-    "projector", "sampled", "save", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "spectrum", "tensor", "unravel", "validate",
+    "CqpdeError", "CqpdeWarning", "Grid", "KetSum", "Model", "ProductSum", "Report", "State", "basis", "correlated", "correlation", "destroy", "extend",
+    "from_array", "gaussian", "generator", "ghz", "healed", "identity", "ket", "load", "models", "observables", "point", "product",
+    "product_ket", "projector", "sampled", "save", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "solve_sites", "spectrum", "tensor",
+    "unravel", "validate", "w_state",
 ]  # fmt: skip
 
 

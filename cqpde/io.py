@@ -22,6 +22,8 @@ from .errors import CqpdeError, FileError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from .sites import ProductSum
+
 Array = np.ndarray
 
 REFERENCES = "I. Layton, J. Oppenheim, Z. Weller-Davies, A healthier semi-classical dynamics, Quantum 8, 1565 (2024)"
@@ -54,13 +56,13 @@ def check_writable(path: str | Path) -> None:
         )
 
 
-def save(dataset: xr.Dataset, path: str | Path) -> None:
+def save(dataset: xr.Dataset | ProductSum, path: str | Path) -> None:
     """Write a solution.
 
     Parameters
     ----------
-    dataset : xarray.Dataset
-        A result of :func:`cqpde.solve` (or part of one that keeps its coordinates).
+    dataset : xarray.Dataset or ProductSum
+        A result of :func:`cqpde.solve` (or part of one that keeps its coordinates) or of :func:`cqpde.solve_sites`.
     path : path
         File to write; an existing one is replaced only when the new one is complete.
 
@@ -74,6 +76,10 @@ def save(dataset: xr.Dataset, path: str | Path) -> None:
     Variables added beside the Dataset's own: ``density`` (what a viewer shows first), bounds of the axes. They are derived, and not
     part of what :func:`load` returns.
     """
+    from .sites import ProductSum
+
+    if isinstance(dataset, ProductSum):
+        dataset = dataset.dataset
     if "cqpde_schema" not in dataset.attrs:
         raise FileError(
             "dataset", "must be a solution of cqpde", "no attribute cqpde_schema", "Save what cqpde.solve returned"
@@ -188,13 +194,14 @@ def _encoding(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
     return encoding
 
 
-def load(path: str | Path) -> xr.Dataset:
+def load(path: str | Path) -> Any:
     """Read a solution written by :func:`save`.
 
     Returns
     -------
-    xarray.Dataset
-        As :func:`cqpde.solve` returned it, bit for bit; real variables are read when they are used, complex ones now.
+    xarray.Dataset or ProductSum
+        As :func:`cqpde.solve` or :func:`cqpde.solve_sites` returned it, bit for bit; real variables are read when they are used, complex
+        ones now.
 
     Raises
     ------
@@ -248,8 +255,9 @@ def load(path: str | Path) -> xr.Dataset:
     ds = xr.Dataset(data, coords=coords, attrs=attrs)
     ds.encoding["source"] = str(path)
     from . import observables  # noqa: F401 - registers the accessor .cq
+    from .sites import ProductSum
 
-    return ds
+    return ProductSum(ds) if ds.attrs.get("kind") == "product sum" else ds
 
 
 def _check_schema(stored: xr.Dataset, path: str | Path) -> None:
@@ -282,6 +290,7 @@ def _check_schema(stored: xr.Dataset, path: str | Path) -> None:
 def describe(path: str | Path) -> str:
     """Describe a file in words: model, grid, times, variables, diagnostics at the end."""
     ds = load(path)
+    ds = getattr(ds, "dataset", ds)  # of a ProductSum
     known = ("kind", "model", "method", "trajectories", "seed", "dt", "verdict", "p_value", "reasons")
     told = "\n".join(f"{key:>20}  {ds.attrs[key]}" for key in known if key in ds.attrs)
     summary = told if "kind" in ds.attrs else ds.cq.summary()
