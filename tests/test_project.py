@@ -25,6 +25,7 @@ LAYERS = [
     {"choice", "recorder"},
     {"runs"},
     {"solver"},
+    {"sites"},
     {"comparison"},
     {"report"},
     {"io", "config"},

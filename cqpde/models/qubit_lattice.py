@@ -12,6 +12,8 @@ distribution for any n from :func:`lattice_site`. (The :math:`\pi^2` of (C.18) i
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from ..errors import ModelError
@@ -92,7 +94,7 @@ def qubit_lattice(
     phi, pi = sympy.symbols(f"phi_1:{n + 1}", real=True), sympy.symbols(f"pi_1:{n + 1}", real=True)
     sz = [sympy.Matrix(tensor(*[sigmaz() if k == i else np.eye(2) for k in range(n)]).real.astype(int)) for i in range(n)]
     h_i = sum((lam * (f + shift) * s for f, s in zip(phi, sz, strict=True)), start=sympy.zeros(2**n))
-    h_c = sum(p**2 for p in pi) / (2 * m) + gradient / 2 * sum((b - a) ** 2 for a, b in zip(phi[:-1], phi[1:], strict=True))
+    h_c = sum(p**2 for p in pi) / (2 * m) + gradient / 2 * sum((b - a) ** 2 for a, b in pairwise(phi))
     covariance = sigma**2 * ((1.0 - correlation) * np.eye(n) + correlation)
     values, vectors = np.linalg.eigh(covariance)
     root = sigma * np.eye(n) if correlation == 0 else vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
