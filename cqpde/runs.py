@@ -53,6 +53,7 @@ class Problem:
     probes: tuple[float, ...]
     tol: float
     longest: float
+    jumps: tuple[float, ...]
     mode: str
     progress: bool | None
     kept: Array
@@ -117,7 +118,7 @@ def _run_fv(problem: Problem, route: Route, x: Array, start: Start | None, saver
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     flat = x.reshape(x.shape[0], -1)
     report, close = _bar(problem)
-    frames = evolve(propagator, flat, x.shape[1], problem.times, problem.tol, problem.longest, report)
+    frames = evolve(propagator, flat, x.shape[1], problem.times, problem.jumps, problem.tol, problem.longest, report)
     positive = route.transport != "linear" or not plan.drifting
     recorder = _record(problem, frames, savers, POSITIVITY if positive else None, seconds)
     close()
@@ -148,7 +149,7 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
     report, close = _bar(problem)
     run.start = replace(start, x=_turned(start.x, structure.basis, False))
     longest = min(problem.longest, _relaxation_step(problem, structure))
-    frames = run.frames(_turned(x, structure.basis, False), problem.times, longest, report)
+    frames = run.frames(_turned(x, structure.basis, False), problem.times, problem.jumps, longest, report)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames), savers, UNPHYSICAL, seconds)
     close()
@@ -201,7 +202,7 @@ def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None,
         ends = OpenEnds(problem.model, problem.grid, structure, float(problem.times[0]))
         frames = run_whole_steps(composition, ends, flat, batch, problem.times, problem.tol, route.unit, route.multiple, problem.longest, report)
     else:
-        frames = evolve(composition, flat, batch, problem.times, problem.tol, problem.longest, report)
+        frames = evolve(composition, flat, batch, problem.times, problem.jumps, problem.tol, problem.longest, report)
     if composition.linear:
         frames = (_with_tail(f, problem) for f in frames)
     frames = (_frame_turned(f, structure.basis) for f in frames)

@@ -323,12 +323,27 @@ def test_a_drive_whose_period_divides_the_steps_is_not_taken_for_constant(period
     assert float(solution.cq.expect(SZ)[-1]) == pytest.approx(1.0, abs=2e-5)
 
 
-@pytest.mark.parametrize(("on", "off"), [(0.07, 0.12), (0.2, 0.7)])
-def test_a_pulse_between_the_outputs_is_seen(on, off):
+@pytest.mark.parametrize(("on", "off"), [(0.07, 0.12), (0.2, 0.7), (0.3141, 0.9)])
+@pytest.mark.parametrize("method", ["split", "fv"])
+def test_steps_end_where_a_coefficient_jumps(method, on, off):
+    """A square pulse between the outputs, whatever the tolerance: the rotation by its area, to round-off."""
     pulse = lambda z, t: 1.0 if on < t < off else 0.0
     model = cq.Model(("x",), 2, H=[[0, pulse], [pulse, 0]], D2=[[0.1]])
-    solution = cq.solve(model, cq.gaussian(cq.Grid(x=(-4, 4, 32)), 0, 0.5, cq.ket("0")), [0, 1], tol=1e-3)
-    assert float(solution.cq.expect(SZ)[-1]) == pytest.approx(np.cos(2 * (off - on)), abs=1e-3)
+    grid = cq.Grid(x=(-4, 4, 32, "periodic"))
+    solution = cq.solve(model, cq.gaussian(grid, 0, 0.5, cq.ket("0")), [0, 0.33, 1], tol=1e-2, method=method, grid_error=False)
+    exact = [1.0, np.cos(2 * max(min(off, 0.33) - on, 0.0)), np.cos(2 * (off - on))]
+    assert np.abs(solution.cq.expect(SZ).values - exact).max() < 1e-12
+
+
+def test_many_jumps_and_steep_ramps_in_time():
+    """A square wave of 20 periods by its area; a ramp of width 1e-4 is no jump, and is integrated to the tolerance."""
+    wave = lambda z, t: 1.0 if (20 * t) % 1.0 < 0.37 else -0.2
+    ramp = lambda z, t: 0.5 * (1.0 + np.tanh((t - 0.4) / 1e-4))
+    for drive, area in ((wave, 0.37 - 0.2 * 0.63), (ramp, 0.6)):
+        model = cq.Model(("x",), 2, H=[[0, drive], [drive, 0]], D2=[[0.1]])
+        start = cq.gaussian(cq.Grid(x=(-4, 4, 32, "periodic")), 0, 0.5, cq.ket("0"))
+        solution = cq.solve(model, start, [0, 1], method="split", tol=1e-6)
+        assert float(solution.cq.expect(SZ)[-1]) == pytest.approx(np.cos(2 * area), abs=1e-10 if drive is wave else 2e-6)
 
 
 @pytest.mark.parametrize("waves", [10, 30, 56])
