@@ -137,7 +137,7 @@ def solve(
     savers = savers_of(save)
     x = problem.components()
     start = settle(x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None else None
-    route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(times), method, transport, positivity)
+    route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(problem.stops()), method, transport, positivity, problem.nearest)
     run = run_route(problem, route, x, start, savers, fallback=method == "auto")
     if not run.resolved and grid_error and all(s.recipe is not None for s in states):
         run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run)
