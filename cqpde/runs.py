@@ -62,6 +62,8 @@ class Problem:
 
     def components(self) -> Array:
         """The initial states, (d^2, batch, *cells)."""
+        if len(self.states) == 1:
+            return self.states[0].components[:, None]
         return np.stack([s.components for s in self.states], axis=1)
 
     def stops(self) -> Array:

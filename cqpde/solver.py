@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import dataset
-from .channels.resolution import settle
+from .channels.resolution import settle_states
 from .choice import check_words, choose
 from .components import to_components, trace_norm_bound
 from .errors import CqpdeError, CqpdeWarning, OptionError
@@ -136,7 +136,7 @@ def solve(
     )  # fmt: skip
     savers = savers_of(save)
     x = problem.components()
-    start = settle(x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None else None
+    start = settle_states(states, x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None else None
     route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(problem.stops()), method, transport, positivity, problem.nearest)
     run = run_route(problem, route, x, start, savers, fallback=method == "auto")
     if not run.resolved and grid_error and all(s.recipe is not None for s in states):

@@ -412,3 +412,16 @@ def test_a_saddle_that_leaves_the_box_ends_in_finite_volumes():
     solution = cq.solve(model, cq.gaussian(grid, {"x": 0.5}, 0.5, [1]), [0, 1.5], grid_error=False)
     assert solution.attrs["method"] == "fv" and "tried and left" in solution.attrs["method_reason"]
     assert abs(float(solution.trace[-1] + solution.escaped_probability[-1]) - 1) < 1e-12
+
+
+def test_a_spike_between_the_cells_of_the_first_look_is_kept():
+    """States with a recipe are sampled on few cells first; what falls between these, or a recipe that depends on the cells, is noticed."""
+    model = cq.Model(("x",), 1, D2=[[0.02]])
+    grid = cq.Grid(x=(-8, 8, 1600))
+    spike = lambda z: np.exp(-0.5 * z.x**2) + np.exp(-0.5 * ((z.x - 3.1) / 0.012) ** 2) / 0.12
+    for state in (cq.product(grid, spike, [1]), cq.point(grid, 0.4, [1])):
+        x, f = grid.axes[0].centers, state.density
+        solution = cq.solve(model, state, [0, 1], method="split", tol=1e-5)
+        mean, second = np.sum(f * x) / f.sum(), np.sum(f * x**2) / f.sum()
+        assert float(solution.cq.moment("x")[-1]) == pytest.approx(mean, abs=1e-6)
+        assert float(solution.cq.moment("x", order=2)[-1]) == pytest.approx(second + 0.02, abs=1e-6)
