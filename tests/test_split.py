@@ -11,8 +11,9 @@ import scipy.linalg
 
 import cqpde as cq
 from cqpde.channels import spectral
+from cqpde.channels.parts import Kick, Lines, Local, Stream
 from cqpde.channels.resolution import resample
-from cqpde.channels.structure import Kick, Lines, Local, Stream, analyse
+from cqpde.channels.structure import analyse
 from cqpde.errors import GridError, ModelError, OptionError, RouteError
 
 from . import models, split_models
@@ -427,3 +428,37 @@ def test_a_spike_between_the_cells_of_the_first_look_is_kept():
     assert float(solution.cq.moment("x", order=2)[-1]) == pytest.approx(second + 2 * 0.02, abs=1e-6)
     with pytest.raises(RouteError, match="resolve the state"):  # as narrow as the cells, not as those of the first look
         cq.solve(model, cq.point(grid, 0.4, [1]), [0, 1], method="split", tol=1e-5)
+
+
+def _carried(x, tau):
+    """Density at x of a von Mises start carried by dx/dt = a(t) sin x with tau = int a dt: tan(x/2) = tan(x0/2) exp(tau)."""
+    x0 = 2 * np.arctan(np.tan(x / 2) * np.exp(-tau))
+    return np.exp(2 * np.cos(x0 - 0.7)) / (2 * np.pi * np.i0(2.0)) * np.sin(x0) / np.sin(x)
+
+
+@pytest.mark.parametrize("tol", [1e-4, 1e-6, 1e-8])
+def test_drift_of_its_own_coordinate_and_of_time_beside_a_lindblad_equation(tol):
+    """D1 = 0: the density is carried by characteristics, the quantum state follows exp(t L); both to the tolerance, on cells found by the run."""
+    h, decay, t = np.array([[0.2, 0.5 - 0.1j], [0.5 + 0.1j, -0.2]]), np.array([[0, 1], [0, 0]]), 1.3
+    rate = lambda t: 0.6 + 0.5 * np.cos(5 * t)
+    model = cq.Model(("x", "y"), 2, H=h, L=[decay], D0=[[0.4]], D1C={"x": lambda z, t: rate(t) * np.sin(z.x)}, D2={"y": 0.2})
+    grid = cq.Grid(x=(-np.pi, np.pi, 192, "periodic"), y=(-6, 6, 48))
+    start = cq.product(grid, lambda z: np.exp(2 * np.cos(z.x - 0.7) - z.y**2 / 0.72), cq.ket("+"))
+    solution = cq.solve(model, start, [0, t], method="split", tol=tol)
+    axis, eye = grid.axes[0], np.eye(2)
+    error = np.abs(solution.cq.marginal("x").values[-1] - _carried(axis.centers, 0.6 * t + 0.1 * np.sin(5 * t))).sum() * axis.spacing
+    assert error < tol
+    number = decay.T @ decay
+    lindblad = 0.4 * (np.kron(decay, decay) - 0.5 * np.kron(number, eye) - 0.5 * np.kron(eye, number)) - 1j * (np.kron(h, eye) - np.kron(eye, h.T))
+    final = solution.rho.values[-1].sum((-2, -1)).reshape(-1) * grid.cell_volume
+    assert np.abs(final - scipy.linalg.expm(t * lindblad) @ np.full(4, 0.5)).max() < 1e-12
+
+
+def test_three_axes_that_drift_by_their_own_coordinates():
+    rates = {"x": 0.5, "y": -0.4, "w": 0.3}
+    model = cq.Model(tuple(rates), 1, D1C={k: (lambda z, k=k: rates[k] * np.sin(z[k])) for k in rates})
+    grid = cq.Grid(**{k: (-np.pi, np.pi, 40, "periodic") for k in rates})
+    start = cq.product(grid, lambda z: np.exp(sum(2 * np.cos(z[k] - 0.7) for k in rates)), [1])
+    solution = cq.solve(model, start, [0, 1], method="split", tol=1e-5)
+    exact = np.einsum("i,j,k->ijk", *[_carried(grid.axis(k).centers, r) for k, r in rates.items()])
+    assert np.abs(solution.rho.values[-1, 0, 0].real - exact).sum() * grid.cell_volume < 1e-5
