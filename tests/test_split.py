@@ -478,3 +478,12 @@ def test_outputs_inside_a_step_may_need_more_cells_than_its_ends():
     assert float(sol.steps[-1]) < 50
     fewer = cq.solve(cq.models.linear_diosi(), cq.gaussian(grid, 0.0, 0.4, cq.ket("+")), [0, 1], tol=1e-4)
     assert np.array_equal(fewer.rho.values[-1], sol.rho.values[-1])  # asking for more output does not change the answer
+
+
+def test_a_callable_that_reads_a_changed_variable_is_noticed():
+    """What the model keeps of earlier runs is dropped when a callable returns something else: the drift enters the mean."""
+    now = {"drift": 1.0}
+    model = cq.Model(("x",), 1, D1C=[lambda z: now["drift"]], D2=[[0.1]])
+    start = cq.gaussian(cq.Grid(x=(-8, 8, 64)), 0, 0.6, [1])
+    for now["drift"] in (1.0, 2.0, -1.0):
+        assert float(cq.solve(model, start, [0, 1], method="split").cq.moment("x")[-1]) == pytest.approx(now["drift"], abs=1e-9)
