@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import dataset
-from .channels.resolution import settle
+from .channels.resolution import settle_states
 from .choice import check_words, choose
 from .components import to_components, trace_norm_bound
 from .errors import CqpdeError, CqpdeWarning, OptionError
@@ -66,8 +66,8 @@ def solve(
         Output times, ascending; the first is when ``rho0`` holds.
     tol : float
         Bound of the time error of the whole run, in integrated trace norm. Says nothing of the grid: see ``grid_error``; where the cells
-        leave out more than ``tol``, ``split`` integrates time to 3 % of that. Coefficients should be smooth in t: a jump that falls between
-        the samples of a step (a 256th of the run) is beyond the estimate.
+        leave out more than ``tol``, ``split`` integrates time to 3 % of that. Steps end where a coefficient jumps in t; a pulse shorter than
+        a 256th of the run may fall between the samples by which jumps are found.
     method : {"auto", "split", "fv"}
         ``"split"`` composes exactly solved parts (kick, stream, local terms): spectral accuracy, no step limit; an error that names the term
         if the model does not fit. ``"fv"`` is the general Kraus finite-volume scheme (order 2 in space, completely positive on any
@@ -132,16 +132,18 @@ def solve(
     _check_options(model, tol, dt_max, dt)
     check_words(method, transport, positivity)
     grid = _check_states(states, model)
-    resolved, extremes = survey_time(model, grid, float(times[0]), float(times[-1]))
-    probes = _probe_times(model, times, extremes)
+    model.refresh(grid, (float(times[0]), float(times[-1])))
+    survey = survey_time(model, grid, float(times[0]), float(times[-1]))
+    probes = _probe_times(model, times, survey.extremes)
     margin = min(model.check(grid, at, check) for at in probes)
     problem = Problem(
-        model, grid, states, times, probes, float(tol), min(resolved, _longest(times, dt_max)), _mode(model, check), progress, frame_times(times, frames, save), dt
+        model, grid, states, times, probes, float(tol), min(survey.longest, _longest(times, dt_max)), survey.jumps, _mode(model, check), progress,
+        frame_times(times, frames, save), dt,
     )  # fmt: skip
     savers = savers_of(save)
     x = problem.components()
-    start = settle(x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None and dt is None else None
-    route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(times), method, transport, positivity)
+    start = settle_states(states, x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None and dt is None else None
+    route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(problem.stops()), method, transport, positivity, problem.nearest)
     if dt is not None and route.transport != "spectral":
         raise OptionError("dt", "belongs to the split route without exact positivity", f"{route.method}: {route.reason}", "Leave dt out")
     run = run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)

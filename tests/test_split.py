@@ -11,8 +11,9 @@ import scipy.linalg
 
 import cqpde as cq
 from cqpde.channels import spectral
+from cqpde.channels.parts import Kick, Lines, Local, Stream
 from cqpde.channels.resolution import resample
-from cqpde.channels.structure import Kick, Lines, Local, Stream, analyse
+from cqpde.channels.structure import analyse
 from cqpde.errors import GridError, ModelError, OptionError, RouteError
 
 from . import models, split_models
@@ -323,12 +324,27 @@ def test_a_drive_whose_period_divides_the_steps_is_not_taken_for_constant(period
     assert float(solution.cq.expect(SZ)[-1]) == pytest.approx(1.0, abs=2e-5)
 
 
-@pytest.mark.parametrize(("on", "off"), [(0.07, 0.12), (0.2, 0.7)])
-def test_a_pulse_between_the_outputs_is_seen(on, off):
+@pytest.mark.parametrize(("on", "off"), [(0.07, 0.12), (0.2, 0.7), (0.3141, 0.9)])
+@pytest.mark.parametrize("method", ["split", "fv"])
+def test_steps_end_where_a_coefficient_jumps(method, on, off):
+    """A square pulse between the outputs, whatever the tolerance: the rotation by its area, to round-off."""
     pulse = lambda z, t: 1.0 if on < t < off else 0.0
     model = cq.Model(("x",), 2, H=[[0, pulse], [pulse, 0]], D2=[[0.1]])
-    solution = cq.solve(model, cq.gaussian(cq.Grid(x=(-4, 4, 32)), 0, 0.5, cq.ket("0")), [0, 1], tol=1e-3)
-    assert float(solution.cq.expect(SZ)[-1]) == pytest.approx(np.cos(2 * (off - on)), abs=1e-3)
+    grid = cq.Grid(x=(-4, 4, 32, "periodic"))
+    solution = cq.solve(model, cq.gaussian(grid, 0, 0.5, cq.ket("0")), [0, 0.33, 1], tol=1e-2, method=method, grid_error=False)
+    exact = [1.0, np.cos(2 * max(min(off, 0.33) - on, 0.0)), np.cos(2 * (off - on))]
+    assert np.abs(solution.cq.expect(SZ).values - exact).max() < 1e-12
+
+
+def test_many_jumps_and_steep_ramps_in_time():
+    """A square wave of 20 periods by its area; a ramp of width 1e-4 is no jump, and is integrated to the tolerance."""
+    wave = lambda z, t: 1.0 if (20 * t) % 1.0 < 0.37 else -0.2
+    ramp = lambda z, t: 0.5 * (1.0 + np.tanh((t - 0.4) / 1e-4))
+    for drive, area in ((wave, 0.37 - 0.2 * 0.63), (ramp, 0.6)):
+        model = cq.Model(("x",), 2, H=[[0, drive], [drive, 0]], D2=[[0.1]])
+        start = cq.gaussian(cq.Grid(x=(-4, 4, 32, "periodic")), 0, 0.5, cq.ket("0"))
+        solution = cq.solve(model, start, [0, 1], method="split", tol=1e-6)
+        assert float(solution.cq.expect(SZ)[-1]) == pytest.approx(np.cos(2 * area), abs=1e-10 if drive is wave else 2e-6)
 
 
 @pytest.mark.parametrize("waves", [10, 30, 56])
@@ -397,3 +413,77 @@ def test_a_saddle_that_leaves_the_box_ends_in_finite_volumes():
     solution = cq.solve(model, cq.gaussian(grid, {"x": 0.5}, 0.5, [1]), [0, 1.5], grid_error=False)
     assert solution.attrs["method"] == "fv" and "tried and left" in solution.attrs["method_reason"]
     assert abs(float(solution.trace[-1] + solution.escaped_probability[-1]) - 1) < 1e-12
+
+
+def test_a_spike_between_the_cells_of_the_first_look_is_kept():
+    """States with a recipe are sampled on few cells first; what falls between these, or a recipe that depends on the cells, is noticed."""
+    model = cq.Model(("x",), 1, D2=[[0.02]])
+    grid = cq.Grid(x=(-8, 8, 1600))
+    spike = lambda z: np.exp(-0.5 * z.x**2) + np.exp(-0.5 * ((z.x - 3.1) / 0.012) ** 2) / 0.12
+    state = cq.product(grid, spike, [1])
+    x, f = grid.axes[0].centers, state.density
+    solution = cq.solve(model, state, [0, 1], method="split", tol=1e-5)
+    mean, second = np.sum(f * x) / f.sum(), np.sum(f * x**2) / f.sum()
+    assert float(solution.cq.moment("x")[-1]) == pytest.approx(mean, abs=1e-6)
+    assert float(solution.cq.moment("x", order=2)[-1]) == pytest.approx(second + 2 * 0.02, abs=1e-6)
+    ripple = cq.product(grid, lambda z: np.exp(-0.5 * z.x**2) * (1 + np.cos(2 * np.pi * 66 / 16 * z.x)), [1])  # mode 14 to 80 cells
+    solution = cq.solve(model, ripple, [0, 1], method="split", tol=1e-2)
+    smooth = np.exp(-0.5 * x**2 / 1.04)  # noise leaves exp(-13) of the ripple
+    assert np.abs(solution.cq.density().values[-1] / smooth - 1 / np.sqrt(2 * np.pi * 1.04))[600:1000].max() < 1e-5
+    with pytest.raises(RouteError, match="resolve the state"):  # as narrow as the cells, not as those of the first look
+        cq.solve(model, cq.point(grid, 0.4, [1]), [0, 1], method="split", tol=1e-5)
+
+
+def _carried(x, tau):
+    """Density at x of a von Mises start carried by dx/dt = a(t) sin x with tau = int a dt: tan(x/2) = tan(x0/2) exp(tau)."""
+    x0 = 2 * np.arctan(np.tan(x / 2) * np.exp(-tau))
+    return np.exp(2 * np.cos(x0 - 0.7)) / (2 * np.pi * np.i0(2.0)) * np.sin(x0) / np.sin(x)
+
+
+@pytest.mark.parametrize("tol", [1e-4, 1e-6, 1e-8])
+def test_drift_of_its_own_coordinate_and_of_time_beside_a_lindblad_equation(tol):
+    """D1 = 0: the density is carried by characteristics, the quantum state follows exp(t L); both to the tolerance, on cells found by the run."""
+    h, decay, t = np.array([[0.2, 0.5 - 0.1j], [0.5 + 0.1j, -0.2]]), np.array([[0, 1], [0, 0]]), 1.3
+    rate = lambda t: 0.6 + 0.5 * np.cos(5 * t)
+    model = cq.Model(("x", "y"), 2, H=h, L=[decay], D0=[[0.4]], D1C={"x": lambda z, t: rate(t) * np.sin(z.x)}, D2={"y": 0.2})
+    grid = cq.Grid(x=(-np.pi, np.pi, 192, "periodic"), y=(-6, 6, 48))
+    start = cq.product(grid, lambda z: np.exp(2 * np.cos(z.x - 0.7) - z.y**2 / 0.72), cq.ket("+"))
+    solution = cq.solve(model, start, [0, t], method="split", tol=tol)
+    axis, eye = grid.axes[0], np.eye(2)
+    error = np.abs(solution.cq.marginal("x").values[-1] - _carried(axis.centers, 0.6 * t + 0.1 * np.sin(5 * t))).sum() * axis.spacing
+    assert error < tol
+    number = decay.T @ decay
+    lindblad = 0.4 * (np.kron(decay, decay) - 0.5 * np.kron(number, eye) - 0.5 * np.kron(eye, number)) - 1j * (np.kron(h, eye) - np.kron(eye, h.T))
+    final = solution.rho.values[-1].sum((-2, -1)).reshape(-1) * grid.cell_volume
+    assert np.abs(final - scipy.linalg.expm(t * lindblad) @ np.full(4, 0.5)).max() < 1e-12
+
+
+def test_three_axes_that_drift_by_their_own_coordinates():
+    rates = {"x": 0.5, "y": -0.4, "w": 0.3}
+    model = cq.Model(tuple(rates), 1, D1C={k: (lambda z, k=k: rates[k] * np.sin(z[k])) for k in rates})
+    grid = cq.Grid(**{k: (-np.pi, np.pi, 40, "periodic") for k in rates})
+    start = cq.product(grid, lambda z: np.exp(sum(2 * np.cos(z[k] - 0.7) for k in rates)), [1])
+    solution = cq.solve(model, start, [0, 1], method="split", tol=1e-5)
+    exact = np.einsum("i,j,k->ijk", *[_carried(grid.axis(k).centers, r) for k, r in rates.items()])
+    assert np.abs(solution.rho.values[-1, 0, 0].real - exact).sum() * grid.cell_volume < 1e-5
+
+
+def test_outputs_inside_a_step_may_need_more_cells_than_its_ends():
+    """Eleven outputs of the linear Diosi model, whose coherence is finest on the way: the steps to outputs grow the cells too."""
+    grid = cq.Grid(q=(-6, 6, 128), p=(-9, 9, 192))
+    sol = cq.solve(cq.models.linear_diosi(), cq.gaussian(grid, 0.0, 0.4, cq.ket("+")), np.linspace(0, 1, 11), tol=1e-4)
+    for k in (3, 5, 10):
+        difference = np.moveaxis(sol.rho.values[k] - cq.models.linear_diosi_exact(grid, float(sol.t[k])), (0, 1), (-2, -1))
+        assert np.abs(np.linalg.eigvalsh(difference)).sum() * grid.cell_volume < 1e-4
+    assert float(sol.steps[-1]) < 50
+    fewer = cq.solve(cq.models.linear_diosi(), cq.gaussian(grid, 0.0, 0.4, cq.ket("+")), [0, 1], tol=1e-4)
+    assert np.array_equal(fewer.rho.values[-1], sol.rho.values[-1])  # asking for more output does not change the answer
+
+
+def test_a_callable_that_reads_a_changed_variable_is_noticed():
+    """What the model keeps of earlier runs is dropped when a callable returns something else: the drift enters the mean."""
+    now = {"drift": 1.0}
+    model = cq.Model(("x",), 1, D1C=[lambda z: now["drift"]], D2=[[0.1]])
+    start = cq.gaussian(cq.Grid(x=(-8, 8, 64)), 0, 0.6, [1])
+    for now["drift"] in (1.0, 2.0, -1.0):
+        assert float(cq.solve(model, start, [0, 1], method="split").cq.moment("x")[-1]) == pytest.approx(now["drift"], abs=1e-9)
