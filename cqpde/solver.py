@@ -82,9 +82,9 @@ def solve(
     dt_max : float, optional
         Longest step.
     save : sequence of str or dict, optional
-        Observables to keep at every time in ``t``: names of ``.cq`` methods with arguments after a space (``"density"``,
-        ``"marginal q"``, ``"purity"``) or ``{"name": callable(snapshot)}``, the snapshot being a Dataset of one time. Full fields are
-        then kept at ``frames`` only.
+        Observables to keep at every time in ``t``: names of ``.cq`` methods with arguments behind (``"density"``, ``"marginal q"``,
+        ``"entropy mutual"``, ``"expect q*sigmaz"``, ``"conditional_state q=0:1"``), or ``{"name": text or callable(snapshot)}``, the
+        snapshot being a Dataset of one time. Full fields are then kept at ``frames`` only, and no others are held in memory.
     frames : array, optional
         Times out of ``t`` at which full fields are kept; default: all, or the last one if ``save`` is given.
     grid_error : bool
@@ -133,7 +133,7 @@ def solve(
     problem = Problem(
         model, grid, states, times, probes, float(tol), min(resolved, _longest(times, dt_max)), _mode(model, check), progress, frame_times(times, frames, save)
     )  # fmt: skip
-    savers = savers_of(save)
+    savers = savers_of(save, grid, model)
     x = problem.components()
     start = settle(x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None else None
     route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(times), method, transport, positivity)
