@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from .channels import positive, shifts
-from .channels.forward import order_four
+from .channels import positive
+from .channels.proposal import steps_of
 from .channels.structure import Obstacle, Structure, analyse
 from .errors import OptionError, did_you_mean
 from .fv.generator import TRANSPORTS
@@ -24,6 +25,10 @@ SPLIT_TRANSPORTS = ("shift", "limited")
 #: Under ``auto``: content of the watched band of modes (integrated trace norm) above which a state counts as not resolved.
 UNRESOLVED = 0.3
 
+#: What is advised where a model does not fit the split route.
+OTHER_ROUTE = "Use method='fv'"
+
+
 @dataclass(frozen=True)
 class Route:
     """What was chosen.
@@ -37,7 +42,7 @@ class Route:
     structure : Structure or None
         Parts of the model (split).
     unit, multiple : float, int
-        Shortest step by whole cells, and how many of it divide the gaps between outputs (``shift``).
+        Shortest step by whole cells, and how many of it divide the gaps between outputs (``shift``; zero where nothing is shifted).
     order : int
         Of the composition in the step (``shift``).
     """
@@ -82,7 +87,7 @@ def structure_of(model: Model, grid: Grid, times: tuple[float, ...]) -> Structur
 
 def choose(
     model: Model, grid: Grid, unresolved: float, times: tuple[float, ...], gaps: Array,
-    method: str, transport: str | None, positivity: str | None,
+    method: str, transport: str | None, positivity: str | None, nearest: Callable[[Structure], str],
 ) -> Route:  # fmt: skip
     """Choose the route of a run.
 
@@ -93,7 +98,9 @@ def choose(
     times : tuple of float
         Times at which the coefficients are looked at.
     gaps : array
-        Times between successive outputs.
+        Times between successive outputs and jumps of the coefficients.
+    nearest : callable
+        Names the nearest grid that works with exact positivity.
 
     Raises
     ------
@@ -121,25 +128,13 @@ def choose(
         return _refused(method, obstacle, transport)
     if wanted == "limited":
         return Route("split", reason, "limited", found)
-    axes = positive.transport_axes(model, grid, found, times)
-    measures = positive.measures(model, grid, axes, times[0])
-    unit = shifts.unit_step(grid, measures) if measures else float(np.min(gaps)) / 64.0
-    if unit is not None and order_four(model, grid, found, axes, times[0]):
-        # its half steps, too, move by whole cells
-        multiple = shifts.whole_steps(list(gaps), 2.0 * unit)
-        if multiple is not None and multiple > 1:
-            return Route("split", reason, "shift", found, 2.0 * unit, multiple, 4)
-    multiple = None if unit is None else shifts.whole_steps(list(gaps), unit)
-    if unit is not None and multiple is not None and multiple > 1:
-        return Route("split", reason, "shift", found, unit, multiple)
-    words, dt = shifts.nearest(grid, measures, list(gaps))
-    step = "no step" if unit is None else f"the shortest step by whole cells is {unit:.6g}"
+    steps = steps_of(model, grid, found, gaps, times[0])
+    if steps is not None:
+        return Route("split", reason, "shift", found, *steps)
     obstacle = Obstacle(
-        "Grid",
-        "positivity='exact' with whole-cell shifts needs at least two such steps in every gap between outputs",
-        f"{step}, gaps of {float(np.min(gaps)):.6g}; the nearest grid that works has {words}, with steps of {dt:.6g}",
+        "Grid", "positivity='exact' needs drifts that move by whole cells in steps that divide the times between outputs", "fewer than two such steps in the shortest"
     )
-    return _refused(method, obstacle, transport, "Use it, or transport='limited' (positive, not linear in the state); fewer outputs need fewer cells")
+    return _refused(method, obstacle, transport, nearest(found))
 
 
 def _fits(grid: Grid, structure: Structure, positivity: str | None) -> Obstacle | None:
@@ -151,7 +146,8 @@ def _fits(grid: Grid, structure: Structure, positivity: str | None) -> Obstacle 
     return None
 
 
-def _refused(method: str, obstacle: Obstacle, transport: str | None, remedy: str = "Use method='fv'") -> Route:
+def _refused(method: str, obstacle: Obstacle, transport: str | None, remedy: str = OTHER_ROUTE) -> Route:
     if method == "split":
         raise obstacle.error(remedy)
-    return Route("fv", f"the split route does not fit: {obstacle}", transport if transport in TRANSPORTS else "limited")
+    hint = f" ({remedy})" if remedy != OTHER_ROUTE else ""
+    return Route("fv", f"the split route does not fit: {obstacle}{hint}", transport if transport in TRANSPORTS else "limited")

@@ -69,7 +69,7 @@ def coordinates(grid: Grid, dim: int, units: dict[str, str] | None = None) -> di
         )
     coords["cell_volume"] = (
         grid.names,
-        np.full(grid.shape, grid.cell_volume),
+        np.broadcast_to(grid.cell_volume, grid.shape),
         {"long_name": "phase-space volume of a cell", "units": "1"},
     )
     return coords
@@ -115,41 +115,42 @@ def build(
     diagnostics : dict of array (times[, batch]) or (times,)
     saved : dict of DataArray with a leading time dimension
     """
-    import xarray as xr
-
-    batch = ("batch",) if rho.ndim == grid.ndim + 4 else ()
-    t_frame = "t" if len(frame_times) == len(times) else "t_frame"
-    coords = dict(_indexed(grid, dim)) if units is None else coordinates(grid, dim, units)
-    time_attrs = {"long_name": "model time", "units": (units or {}).get("t", "1")}
-    coords["t"] = ("t", np.asarray(times, dtype=float), time_attrs)
-    if t_frame != "t":
-        coords["t_frame"] = (
-            "t_frame",
-            np.asarray(frame_times, dtype=float),
-            {**time_attrs, "long_name": "model time of full frames"},
-        )
-    if batch:
-        coords["batch"] = (
-            "batch",
-            np.arange(rho.shape[1], dtype=np.int32),
-            {"long_name": "initial state", "units": "1"},
-        )
-    data: dict[str, Any] = {
-        "rho": (
-            (t_frame, *batch, "row", "col", *grid.names),
-            rho,
-            {"long_name": "hybrid density matrix per phase-space volume", "units": "1"},
-        ),
-        "escaped": (
-            ("t", *batch, "face", "row", "col"),
-            escaped,
-            {"long_name": "density matrix that left through each end so far", "units": "1"},
-        ),
-    }
-    for name, values in diagnostics.items():
-        dims = ("t", *batch) if values.ndim == 2 else ("t",)
-        data[name] = (dims, values, {"long_name": DIAGNOSTICS[name], "units": "1"})
-    ds = xr.Dataset(data, coords=coords, attrs={**attrs, "cqpde_schema": SCHEMA})
+    batch = rho.shape[1] if rho.ndim == grid.ndim + 4 else 0
+    per_state = tuple(name for name, values in diagnostics.items() if values.ndim == 2)
+    frame = _frame(grid, dim, tuple(map(float, times)), tuple(map(float, frame_times)), batch, tuple(diagnostics), per_state, tuple((units or {}).items()))
+    ds = frame.copy(data={"rho": rho, "escaped": escaped, **diagnostics})
+    ds.attrs = {**attrs, "cqpde_schema": SCHEMA}
     for name, array in saved.items():
         ds[name] = array
     return ds
+
+
+@lru_cache(maxsize=16)
+def _frame(
+    grid: Grid, dim: int, times: tuple[float, ...], frame_times: tuple[float, ...], batch: int, diagnostics: tuple[str, ...],
+    per_state: tuple[str, ...], units: tuple[tuple[str, str], ...],
+) -> xr.Dataset:  # fmt: skip
+    """A Dataset with all names, dimensions, coordinates and descriptions of a run, and no values: made once for runs of the same shape."""
+    import xarray as xr
+
+    known, states = dict(units), ("batch",) if batch else ()
+    t_frame = "t" if len(frame_times) == len(times) else "t_frame"
+    coords = dict(_indexed(grid, dim)) if not units else coordinates(grid, dim, known)
+    time_attrs = {"long_name": "model time", "units": known.get("t", "1")}
+    coords["t"] = ("t", np.array(times), time_attrs)
+    if t_frame != "t":
+        coords["t_frame"] = ("t_frame", np.array(frame_times), {**time_attrs, "long_name": "model time of full frames"})
+    if batch:
+        coords["batch"] = ("batch", np.arange(batch, dtype=np.int32), {"long_name": "initial state", "units": "1"})
+    lengths = {"t": len(times), "t_frame": len(frame_times), "batch": batch, "row": dim, "col": dim, "face": 2 * grid.ndim}
+    lengths |= {a.name: a.n for a in grid.axes}
+
+    def empty(dims: tuple[str, ...], what: str) -> Any:
+        return dims, np.broadcast_to(0.0, [lengths[d] for d in dims]), {"long_name": what, "units": "1"}
+
+    data = {
+        "rho": empty((t_frame, *states, "row", "col", *grid.names), "hybrid density matrix per phase-space volume"),
+        "escaped": empty(("t", *states, "face", "row", "col"), "density matrix that left through each end so far"),
+    }
+    data |= {name: empty(("t", *states) if name in per_state else ("t",), DIAGNOSTICS[name]) for name in diagnostics}
+    return xr.Dataset(data, coords=coords)

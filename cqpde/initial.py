@@ -43,6 +43,8 @@ class State:
         How negative an eigenvalue may be, relative to the largest trace.
     checked : set of int
         Numbers of levels for which it has passed :func:`check_state`.
+    resolved : dict
+        The state on the cells that carry it, by what these may leave out (see ``channels.resolution``).
     """
 
     grid: Grid
@@ -53,6 +55,7 @@ class State:
     sampler: Sampler | None = None
     slack: float = 1e-10
     checked: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
+    resolved: dict[float, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.rho.setflags(write=False)  # a state that was checked stays what it was

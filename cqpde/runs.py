@@ -12,7 +12,9 @@ import numpy as np
 from .channels.compose import Composition, Known, remembered, turn
 from .channels.guards import OpenEnds, cells_for_coefficients
 from .channels.positive import PositiveComposition
+from .channels.proposal import propose
 from .channels.resolution import Start, resample_to, settle
+from .channels.shifts import ladder
 from .channels.structure import Kick, Stream, Structure, drift_parts
 from .choice import Route
 from .components import to_components, to_matrix
@@ -53,13 +55,25 @@ class Problem:
     probes: tuple[float, ...]
     tol: float
     longest: float
+    jumps: tuple[float, ...]
     mode: str
     progress: bool | None
     kept: Array
 
     def components(self) -> Array:
         """The initial states, (d^2, batch, *cells)."""
+        if len(self.states) == 1:
+            return self.states[0].components[:, None]
         return np.stack([s.components for s in self.states], axis=1)
+
+    def stops(self) -> Array:
+        """Outputs and jumps of the coefficients: steps end there."""
+        inside = [t for t in self.jumps if self.times[0] < t < self.times[-1]]
+        return np.unique(np.concatenate([self.times, inside]))
+
+    def nearest(self, structure: Structure, step: float = float("inf")) -> str:
+        """The nearest grid on which exactly positive channels meet the tolerance (known to be met by ``step``), in words."""
+        return propose(self.model, self.grid, structure, self.components(), self.stops(), self.probes, self.tol, step)
 
 
 @dataclass
@@ -117,7 +131,7 @@ def _run_fv(problem: Problem, route: Route, x: Array, start: Start | None, saver
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     flat = x.reshape(x.shape[0], -1)
     report, close = _bar(problem)
-    frames = evolve(propagator, flat, x.shape[1], problem.times, problem.tol, problem.longest, report)
+    frames = evolve(propagator, flat, x.shape[1], problem.times, problem.jumps, problem.tol, problem.longest, report)
     positive = route.transport != "linear" or not plan.drifting
     recorder = _record(problem, frames, savers, POSITIVITY if positive else None, seconds)
     close()
@@ -148,7 +162,7 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
     report, close = _bar(problem)
     run.start = replace(start, x=_turned(start.x, structure.basis, False))
     longest = min(problem.longest, _relaxation_step(problem, structure))
-    frames = run.frames(_turned(x, structure.basis, False), problem.times, longest, report)
+    frames = run.frames(_turned(x, structure.basis, False), problem.times, problem.jumps, longest, report)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames), savers, UNPHYSICAL, seconds)
     close()
@@ -199,9 +213,13 @@ def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None,
     batch = x.shape[1]
     if composition.limited is None:
         ends = OpenEnds(problem.model, problem.grid, structure, float(problem.times[0]))
-        frames = run_whole_steps(composition, ends, flat, batch, problem.times, problem.tol, route.unit, route.multiple, problem.longest, report)
+        stops = problem.stops()
+        steps = ladder(np.diff(stops), route.unit, route.multiple, problem.longest)
+        frames = run_whole_steps(
+            composition, ends, flat, batch, problem.times, stops, problem.tol, steps, lambda step: problem.nearest(structure, step), report
+        )
     else:
-        frames = evolve(composition, flat, batch, problem.times, problem.tol, problem.longest, report)
+        frames = evolve(composition, flat, batch, problem.times, problem.jumps, problem.tol, problem.longest, report)
     if composition.linear:
         frames = (_with_tail(f, problem) for f in frames)
     frames = (_frame_turned(f, structure.basis) for f in frames)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import dataset
-from .channels.resolution import settle
+from .channels.resolution import settle_states
 from .choice import check_words, choose
 from .components import to_components, trace_norm_bound
 from .errors import CqpdeError, CqpdeWarning, OptionError
@@ -65,8 +65,8 @@ def solve(
         Output times, ascending; the first is when ``rho0`` holds.
     tol : float
         Bound of the time error of the whole run, in integrated trace norm. Says nothing of the grid: see ``grid_error``; where the cells
-        leave out more than ``tol``, ``split`` integrates time to 3 % of that. Coefficients should be smooth in t: a jump that falls between
-        the samples of a step (a 256th of the run) is beyond the estimate.
+        leave out more than ``tol``, ``split`` integrates time to 3 % of that. Steps end where a coefficient jumps in t; a pulse shorter than
+        a 256th of the run may fall between the samples by which jumps are found.
     method : {"auto", "split", "fv"}
         ``"split"`` composes exactly solved parts (kick, stream, local terms): spectral accuracy, no step limit; an error that names the term
         if the model does not fit. ``"fv"`` is the general Kraus finite-volume scheme (order 2 in space, completely positive on any
@@ -127,16 +127,17 @@ def solve(
     _check_options(model, tol, dt_max)
     check_words(method, transport, positivity)
     grid = _check_states(states, model)
-    resolved, extremes = survey_time(model, grid, float(times[0]), float(times[-1]))
-    probes = _probe_times(model, times, extremes)
+    survey = survey_time(model, grid, float(times[0]), float(times[-1]))
+    probes = _probe_times(model, times, survey.extremes)
     margin = min(model.check(grid, at, check) for at in probes)
     problem = Problem(
-        model, grid, states, times, probes, float(tol), min(resolved, _longest(times, dt_max)), _mode(model, check), progress, frame_times(times, frames, save)
+        model, grid, states, times, probes, float(tol), min(survey.longest, _longest(times, dt_max)), survey.jumps, _mode(model, check), progress,
+        frame_times(times, frames, save),
     )  # fmt: skip
     savers = savers_of(save, grid, model)
     x = problem.components()
-    start = settle(x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None else None
-    route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(times), method, transport, positivity)
+    start = settle_states(states, x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None else None
+    route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(problem.stops()), method, transport, positivity, problem.nearest)
     run = run_route(problem, route, x, start, savers, fallback=method == "auto")
     if not run.resolved and grid_error and all(s.recipe is not None for s in states):
         run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run)

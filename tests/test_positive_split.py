@@ -161,22 +161,65 @@ def test_a_thousand_steps_stay_positive_trace_preserving_and_linear():
     assert np.abs(parts[:, 0] - parts[:, 1]).max() > 1e-9  # the starts are still told apart
 
 
-def test_incompatible_grid_is_refused_and_the_one_it_names_works():
-    model = cq.models.linear_diosi()
+def _driven():
+    return cq.Model(
+        ("q", "p"), 2, H=lambda z: [[0.5 * z.q, 1], [1, -0.5 * z.q]], L=[cq.sigmaz(), cq.sigmam()], D0=[[0.25, 0], [0, 0.3]],
+        D1={"p": [-0.5, 0]}, D2={"p": 0.5}, D1C={"q": lambda z: z.p, "p": lambda z: -z.q},
+    )  # fmt: skip
+
+
+def _stiff():
+    return cq.Model(
+        ("q", "p"), 2, L=[cq.sigmaz()], D0="saturated", D1={"p": [-0.5]}, D2={"p": 0.5}, D1C={"q": lambda z: z.p, "p": lambda z: -400 * z.q}
+    )
+
+
+def _undrifting():
+    return cq.Model(("x",), 2, H=cq.sigmax(), L=cq.sigmaz(), D1=[[0.5]], D2=[[0.5]], D0="saturated")
+
+
+def _both_noisy():
+    return cq.Model(("x", "y"), 1, D1C={"x": lambda z: z.y}, D2={"x": 0.3, "y": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("make", "box", "width", "times", "tol"),
+    [
+        (cq.models.linear_diosi, {"q": (-6, 6, 100), "p": (-9, 9, 40)}, 0.5, [0, 1], 1e-4),
+        (cq.models.linear_diosi, {"q": (-6, 6, 100), "p": (-9, 9, 90)}, 0.5, [0, 0.5, 0.75, 1], 1e-2),
+        (cq.models.linear_diosi, {"q": (-6, 6, 100, "periodic"), "p": (-9, 9, 50)}, 0.5, [0, 1], 1e-3),
+        (_driven, {"q": (-6, 6, 64), "p": (-7, 7, 64)}, 0.5, [0, 1], 1e-2),
+        (_stiff, {"q": (-0.8, 0.8, 64), "p": (-16, 16, 65)}, {"q": 0.05, "p": 1.0}, [0, 0.5], 1e-2),
+        (_undrifting, {"x": (-10, 10, 32)}, 0.5, [0, 0.3, 1, 1 + 2**0.5], 1e-4),
+        (_both_noisy, {"x": (-8, 8, 66), "y": (-9, 9, 56)}, 0.5, [0, 0.3, 1], 1e-4),
+    ],
+)
+def test_the_grid_that_a_refusal_names_meets_the_tolerance(make, box, width, times, tol):
+    """Cells of all axes and the step are found together: the named grid is not refused again."""
+    model, grid = make(), cq.Grid(**box)
+    start = lambda g: cq.gaussian(g, 0, width, np.eye(model.dim)[0])
+    with pytest.raises(CqpdeError, match="nearest grid") as caught:
+        cq.solve(model, start(grid), times, method="split", positivity="exact", tol=tol)
+    spec = dict(box)
+    for name, lower, upper, cells in re.findall(r"(\w+)=\(([-0-9.e]+), ([-0-9.e]+), (\d+)\)", str(caught.value).split("nearest grid")[1]):
+        spec[name] = (float(lower), float(upper), int(cells), *box[name][3:])
+    named = cq.Grid(**spec)
+    assert named != grid
+    solution = cq.solve(model, start(named), times, method="split", positivity="exact", tol=tol)
+    assert solution.attrs["transport"] == "shift" and solution.min_eigenvalue.values.min() >= -1e-14
+    finer = cq.solve(model, start(named), times, method="split", tol=1e-6)
+    assert integrated_trace_norm(solution.rho.values[-1] - finer.rho.values[-1], named) < tol
+
+
+def test_outputs_without_a_common_measure_have_no_grid():
     grid = cq.Grid(q=(-6, 6, 100), p=(-9, 9, 40))
-    start = lambda g: cq.gaussian(g, 0, 0.5, cq.ket("+"))
-    with pytest.raises(CqpdeError, match="whole-cell shifts") as caught:
-        cq.solve(model, start(grid), [0, 1.0], method="split", positivity="exact")
-    lower, upper, cells = re.search(r"q=\(([-0-9.e]+), ([-0-9.e]+), (\d+)\)", str(caught.value)).groups()
-    named = cq.Grid(q=(float(lower), float(upper), int(cells)), p=(-9, 9, 40))
-    solution = cq.solve(model, start(named), [0, 1.0], method="split", positivity="exact", tol=0.2)
-    assert solution.min_eigenvalue.values.min() >= -1e-14
-    assert solution.attrs["transport"] == "shift"
+    with pytest.raises(CqpdeError, match="multiples of one time"):
+        cq.solve(cq.models.linear_diosi(), cq.gaussian(grid, 0, 0.5, cq.ket("+")), [0, 1, 1 + 2**-0.5], method="split", positivity="exact")
 
 
 def test_tolerance_out_of_reach_of_whole_cells_is_an_error():
     model, grid = cq.models.linear_diosi(), _whole_cells(steps=4)
-    with pytest.raises(SolverError, match="shortest step by whole cells"):
+    with pytest.raises(SolverError, match=r"exactly positive steps on these cells.*nearest grid"):
         cq.solve(model, cq.gaussian(grid, 0, 0.5, cq.ket("+")), [0, 1.0], method="split", positivity="exact", tol=1e-5)
 
 

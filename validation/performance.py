@@ -73,12 +73,13 @@ class Case:
         return distance(rho, self.fields[shape], grid.cell_volume)
 
     def package(self, method: str, first: bool = False) -> Run:
-        """``run(shape, tol)`` of the package; ``first``: without what the model keeps of earlier runs (checks, structure, tables)."""
+        """``run(shape, tol)`` of the package; ``first``: without what model and state keep of earlier runs (checks, structure, tables)."""
 
         def run(shape: Shape, tol: float) -> tuple[Array, float, dict[str, Any]]:
-            rho0 = self.state(shape)
             if first:
                 self.model.forget()
+                self.states.pop(shape, None)
+            rho0 = self.state(shape)
             start = time.perf_counter()
             sol = cq.solve(self.model, rho0, [0, 1], tol=tol, method=method, grid_error=False, progress=False)
             seconds = time.perf_counter() - start

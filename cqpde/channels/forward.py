@@ -93,6 +93,16 @@ def _derivative(model: Model, grid: Grid, t: float, structure: Structure, q: int
     return slope(h_up, h_down), [slope(a, b) for a, b in zip(v_up, v_down, strict=True)]
 
 
+def longest_step(model: Model, grid: Grid, structure: Structure, streams: list[int], t: float) -> float:
+    """The step at which the correction takes three quarters of the noise of the middle kick somewhere."""
+    kicks = [i for p in structure.parts if isinstance(p, Kick) for i in p.axes]
+    slopes = _slopes(model, grid, streams, kicks, t)
+    assert slopes is not None
+    derivatives = {q: _derivative(model, grid, t, structure, q)[1] for q in streams}
+    weakest = min((float(np.min(sum(slopes[q, j] * derivatives[q][j] for q in streams))) for j in kicks), default=0.0)
+    return (9.0 / -weakest) ** 0.5 if weakest < 0.0 else float("inf")
+
+
 def corrected(model: Model, grid: Grid, structure: Structure, streams: list[int], t: float, h: float) -> Canonical:
     """The canonical fields of the corrected kick of a step ``h``."""
     f = fields_at(model, grid.mesh(), t, structure.basis)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 
 from ..components import sandwich
 from ..errors import RouteError
@@ -30,7 +31,7 @@ from .structure import tidy
 
 Array = np.ndarray
 
-#: Least noise of one kick, ``s dt / h^2``: below it sampling the Gaussian on cells changes its variance by more than 2e-3.
+#: Least noise of one kick, ``s dt / h^2``, at any tolerance: there sampling the Gaussian on cells changes its variance by 2e-3.
 LEAST_NOISE = 0.5
 
 #: Standard deviations of the displacement that are kept on each side.
@@ -62,6 +63,16 @@ class KrausKick:
 def torus(grid: Grid) -> Grid:
     """The same cells with every axis closed on itself."""
     return Grid(**{a.name: (a.lower, a.upper, a.n, "periodic") for a in grid.axes})
+
+
+def least_noise(tol: float) -> float:
+    r"""Least ``s dt / h^2`` of a kick at which sampling changes its variance by less than ``tol/2``.
+
+    By Poisson's sum the variance :math:`\sigma^2` (in cells) changes by the share :math:`8\pi^2\sigma^2 e^{-2\pi^2\sigma^2}`; the
+    kicks of a run add up to no more than the same share of its noise.
+    """
+    loss = lambda v: 8.0 * np.pi**2 * v * np.exp(-2.0 * np.pi**2 * v) - 0.5 * tol
+    return LEAST_NOISE if loss(LEAST_NOISE) <= 0.0 else float(brentq(loss, LEAST_NOISE, 4.0))
 
 
 def kraus_operators(s: Array, a: Array, g: Array, h: float, dt: float) -> tuple[Array, Array]:
@@ -109,7 +120,7 @@ def kraus_kick(fields: Canonical, grid: Grid, axis: int, drift: Array, dt: float
             "positivity",
             f"a kick on cells needs s dt / h^2 >= {LEAST_NOISE} along {name}",
             f"{weakest:.3g} at dt = {dt:.3g}",
-            f"Use at least {int(np.ceil(grid.axes[axis].n * (LEAST_NOISE / max(weakest, 1e-300)) ** 0.5))} cells along {name}, or method='fv'",
+            _remedy(grid.axes[axis].n, weakest, name),
         )
     cells, k = kraus_operators(s, fields.A[axis], drift, h, dt)
     maps = sandwich(k)  # (count, *others, d^2, d^2)
@@ -124,3 +135,9 @@ def kraus_kick(fields: Canonical, grid: Grid, axis: int, drift: Array, dt: float
     hat = np.moveaxis(np.fft.rfft(around, axis=0), 0, axis)
     entries = [(r, c, tidy(hat[..., r, c], n)) for r in range(size) for c in range(size) if np.any(maps[..., r, c])]
     return KrausKick(axis, None, pack_multiplier([(list(range(size)), entries)], n), len(cells))
+
+
+def _remedy(n: int, weakest: float, name: str) -> str:
+    if weakest <= 0.0:
+        return "Use more cells along the axes that stream, so that steps are shorter, or method='fv'"
+    return f"Use at least {int(np.ceil(n * (LEAST_NOISE / weakest) ** 0.5))} cells along {name} for such steps, a larger tol, or method='fv'"

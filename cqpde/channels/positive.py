@@ -18,13 +18,16 @@ from ..kernels.spectral import shift_lines
 from ..model import Canonical, Model
 from ..stencil import Stencil
 from .compose import local_flow, remembered
-from .forward import corrected
-from .kraus import KrausKick, kraus_kick, torus
+from .forward import corrected, longest_step
+from .kraus import KrausKick, kraus_kick, least_noise, torus
 from .shifts import common_measure
 from .spectral import apply_multiplier
 from .structure import Kick, Lines, Local, Obstacle, Stream, Structure, fields_at, tidy
 
 Array = np.ndarray
+
+#: Share of the step of the shortest kick, by the order of the composition.
+SHARE = {2: 0.5, 4: 1.0 / 6.0}
 
 
 def kick_axes(structure: Structure) -> list[int]:
@@ -81,6 +84,11 @@ def measures(model: Model, grid: Grid, axes: list[int], t: float) -> dict[int, f
     return {i: g for i, g in found.items() if g is not None}
 
 
+def weakest_noise(model: Model, grid: Grid, structure: Structure, axis: int, times: tuple[float, ...]) -> float:
+    """The least noise along an axis."""
+    return min(float(np.min(fields_at(model, grid.mesh(), t, structure.basis).s[..., axis, axis])) for t in times)
+
+
 @dataclass
 class PositiveComposition:
     """The channels of a model on a grid.
@@ -110,6 +118,17 @@ class PositiveComposition:
         self.torus = torus(self.grid)
         self.limited = LimitedTransport(self.model, self.grid, self.axes) if self.transport == "limited" and self.axes else None
         self.has_local = any(isinstance(p, Local) or (isinstance(p, Kick) and p.local) for p in self.structure.parts)
+
+    def longest(self) -> float:
+        """Longest step that the composition can take: at order 4 the corrected noise must stay positive."""
+        return longest_step(self.model, self.grid, self.structure, self.axes, self.times[0]) if self.order == 4 else float("inf")
+
+    def shortest(self, tol: float) -> float:
+        """Shortest step whose kicks the cells resolve to ``tol``."""
+        kicked = kick_axes(self.structure)
+        widths = {i: self.grid.axes[i].spacing for i in kicked}
+        need = [widths[i] ** 2 / weakest_noise(self.model, self.grid, self.structure, i, self.times) for i in kicked]
+        return least_noise(tol) / SHARE[self.order] * max(need)
 
     @property
     def linear(self) -> bool:

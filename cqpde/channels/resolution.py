@@ -6,12 +6,15 @@ is left out is watched during the run (``spectral.TAIL``), and an axis gets more
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import scipy.fft as sf
 
+from ..errors import CqpdeError
 from ..grid import Grid
+from ..initial import State
 from .spectral import TAIL
 
 Array = np.ndarray
@@ -21,6 +24,12 @@ FEWEST = 12
 
 #: Cells that a run starts with, over those that its initial state needs.
 MARGIN = 1.2
+
+#: Cells per axis on which states with a recipe are looked at first.
+SAMPLED = 80
+
+#: Interpolation from so many cells at most is a matrix product, from more a transform.
+PRODUCT = 128
 
 #: Cells of an axis are multiplied by this when its band fills.
 GROWTH = 1.3
@@ -34,7 +43,19 @@ def resample(x: Array, axis: int, n: int) -> Array:
     old = x.shape[axis]
     if n == old:
         return x
+    if n > old and old <= PRODUCT:
+        lead, trail = x.shape[:axis], x.shape[axis + 1 :]
+        matrix = _interpolation(old, n)
+        if not trail:
+            return (x.reshape(-1, old) @ matrix.T).reshape(*lead, n)
+        return np.matmul(matrix, x.reshape(-1, old, int(np.prod(trail)))).reshape(*lead, n, *trail)
     return _from_modes(np.asarray(sf.rfft(x, axis=axis)), axis, old, n)
+
+
+@lru_cache(maxsize=64)
+def _interpolation(old: int, n: int) -> Array:
+    """Values at the centres of ``n`` cells (rows) of the Fourier series through ``old`` cells."""
+    return _from_modes(np.asarray(sf.rfft(np.eye(old), axis=0)), 0, old, n)
 
 
 def _from_modes(hat: Array, axis: int, old: int, n: int) -> Array:
@@ -104,6 +125,40 @@ def settle(x: Array, grid: Grid, dim: int, allowed: float) -> Start:
     return Start(x, tuple(cells), unresolved)
 
 
+def settle_states(states: list[State], x: Array, grid: Grid, dim: int, allowed: float) -> Start:
+    """:func:`settle`, from a few cells on which states with a recipe are sampled anew, where these carry the states on ``grid`` as well.
+
+    What was found for a single state is kept with it for the next run.
+
+    Parameters
+    ----------
+    x : array (components, batch, *cells)
+        The states on ``grid``.
+    """
+    if len(states) == 1:
+        known = states[0].resolved
+        if allowed not in known:
+            known[allowed] = _settle_states(states, x, grid, dim, allowed)
+        return known[allowed]
+    return _settle_states(states, x, grid, dim, allowed)
+
+
+def _settle_states(states: list[State], x: Array, grid: Grid, dim: int, allowed: float) -> Start:
+    few = grid.with_cells(**{a.name: min(a.n, SAMPLED) for a in grid.axes})
+    if np.prod(few.shape) < 0.5 * np.prod(grid.shape) and all(s.recipe is not None for s in states):
+        try:
+            again = [s.on(few) for s in states]
+        except CqpdeError:  # too narrow for so few cells
+            return settle(x, grid, dim, allowed)
+        start = settle(np.stack([s.components for s in again], axis=1), few, dim, allowed)
+        # a feature that falls between the cells, or a recipe that depends on them, changes the integral of rho or that of its square
+        kept = all(abs(a.normalisation / s.normalisation - 1.0) < 0.1 * allowed for a, s in zip(again, states, strict=True))
+        squares = [np.vdot(y, y) / y[0].size for y in (start.x, x)]
+        if kept and abs(squares[0] / squares[1] - 1.0) < allowed and all(m < n for m, n in zip(start.cells, few.shape, strict=True)):
+            return replace(start, unresolved=0.0)
+    return settle(x, grid, dim, allowed)
+
+
 def watched(n: int) -> int:
     """First mode of the watched band of ``n`` cells."""
     return int(np.ceil((1.0 - TAIL) * (n // 2)))
@@ -111,13 +166,16 @@ def watched(n: int) -> int:
 
 def cells_for(mode: int, most: int) -> int:
     """Cells of an axis that carry the modes below ``mode``; ``most`` where little would be saved."""
-    n = int(sf.next_fast_len(max(FEWEST, int(np.ceil(MARGIN * 2 * (mode + 1)))), real=True))
-    n += n % 2
+    n = _even_and_fast(max(FEWEST, MARGIN * 2 * (mode + 1)))
     return n if n < 0.85 * most else most
+
+
+def _even_and_fast(least: float) -> int:
+    """The next even length of at least ``least`` whose transform is fast."""
+    return 2 * int(sf.next_fast_len(int(np.ceil(least / 2)), real=True))
 
 
 def more_cells(n: int, most: int) -> int:
     """The next larger number of cells of an axis."""
-    larger = int(sf.next_fast_len(int(np.ceil(GROWTH * n)), real=True))
-    larger += larger % 2
+    larger = _even_and_fast(GROWTH * n)
     return larger if larger < 0.85 * most else most

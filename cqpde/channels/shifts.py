@@ -1,4 +1,4 @@
-r"""Streaming by whole cells: the steps for which every drift is an exact permutation of the cells, and the nearest grid that has them.
+r"""Streaming by whole cells: the steps for which every drift is an exact permutation of the cells.
 
 A drift :math:`v_l` on line l moves by :math:`v_l\,dt` in a step; this is a whole number of cells on every line exactly when
 :math:`dt = k h / g` with g the greatest common measure of all :math:`v_l` (for :math:`v = p/m` on an even number of cells about p = 0: half
@@ -19,8 +19,8 @@ Array = np.ndarray
 #: Relative accuracy to which numbers count as multiples of each other.
 MULTIPLE = 1e-9
 
-#: Fewest and most steps between outputs that a proposal of another grid considers.
-FEWEST_STEPS, MOST_STEPS = 2, 512
+#: Where nothing must move by whole cells, the steps between outputs are halved so many times at most.
+MOST_HALVINGS = 12
 
 
 def common_measure(values: Array) -> float | None:
@@ -62,20 +62,14 @@ def unit_step(grid: Grid, measures: dict[int, float]) -> float | None:
     return None if inverse is None else 1.0 / inverse
 
 
-def nearest(grid: Grid, measures: dict[int, float], gaps: Sequence[float]) -> tuple[str, float]:
-    """The nearest grid that moves by whole cells in at least :data:`FEWEST_STEPS` steps between outputs: its axes in words, its step."""
-    common = common_measure(np.asarray(gaps))
-    span = min(gaps) if common is None else common
-    best = (np.inf, "", 0.0)
-    for steps in range(FEWEST_STEPS, MOST_STEPS):
-        dt, words, change = span / steps, [], 0.0
-        for i, g in measures.items():
-            axis = grid.axes[i]
-            width = g * dt / max(1, round(g * dt / axis.spacing))
-            change = max(change, abs(np.log(width / axis.spacing)))
-            cells = max(5, round((axis.upper - axis.lower) / width))
-            middle, half = 0.5 * (axis.lower + axis.upper), 0.5 * cells * width
-            words.append(f"{axis.name}=({middle - half:.15g}, {middle + half:.15g}, {cells})")
-        if change < best[0] - 1e-9:
-            best = (change, ", ".join(words), dt)
-    return best[1], best[2]
+def ladder(gaps: Array, unit: float, multiple: int, longest: float) -> list[Array]:
+    """Numbers of steps in every gap between outputs, from long steps to short ones.
+
+    With a ``unit``, whose ``multiple`` divides every gap, all steps are multiples of it; without (zero) steps of about the shortest gap are halved
+    :data:`MOST_HALVINGS` times.
+    """
+    if unit > 0.0:
+        divisors = [m for m in range(multiple, 0, -1) if multiple % m == 0 and m * unit <= longest * (1 + 1e-12)]
+        return [np.round(gaps / (m * unit)).astype(int) for m in divisors]
+    fewest = np.ceil(gaps / min(longest, float(np.min(gaps))) * (1 - 1e-12)).astype(int)
+    return [fewest * 2**k for k in range(MOST_HALVINGS + 1)]

@@ -7,14 +7,15 @@ halves; the halves are kept, a third of the difference estimates their error. Bo
 of T are exact, so what a remap loses is error of the grid, not of time, and must not drive the step to zero. Completely positive
 trace-preserving maps do not expand the trace norm, so the sum of the steps' errors bounds the run's time error.
 
-Time is counted in integer fractions ``2^-k`` of the run. Output times inside a step are reached by a side step that the run itself
-does not take, so asking for more output does not change the answer.
+Steps end where a coefficient jumps in time. Between jumps time is counted in integer fractions ``2^-k``. Output times inside a step are
+reached by a side step that the run itself does not take, so asking for more output does not change the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -160,11 +161,23 @@ def require_finite(x: Array, grid: Grid, t: float, step: int) -> None:
     )
 
 
+def between_jumps(times: Array, jumps: tuple[float, ...]) -> list[tuple[float, float]]:
+    """The stretches of a run between the times at which a coefficient jumps."""
+    inside = [t for t in sorted(jumps) if times[0] < t < times[-1]]
+    return list(pairwise([float(times[0]), *inside, float(times[-1])]))
+
+
+def level_of(length: float, longest: float) -> int:
+    """Least k for which ``length / 2^k`` is at most ``longest``."""
+    return 0 if longest >= length else int(np.ceil(np.log2(length / longest) - 1e-9))
+
+
 def evolve(
     propagator: Stepper,
     x: Array,
     batch: int,
     times: Array,
+    jumps: tuple[float, ...],
     tol: float,
     dt_max: float,
     report: Callable[[float], None],
@@ -174,6 +187,8 @@ def evolve(
     Parameters
     ----------
     x : array (d^2, batch * cells)
+    jumps : tuple of float
+        Times at which a coefficient jumps.
     tol : float
         Bound of the time error of the whole run in integrated trace norm.
     report : callable
@@ -191,7 +206,7 @@ def evolve(
     if isinstance(propagator, Propagator) and propagator.exact:
         yield from _exact_run(propagator, x, e, times, dt_max, report, progress)
     else:
-        yield from _controlled_run(propagator, x, e, batch, times, tol, dt_max, report, progress)
+        yield from _controlled_run(propagator, x, e, batch, times, jumps, tol, dt_max, report, progress)
 
 
 def _exact_run(
@@ -224,51 +239,53 @@ def _controlled_run(
     e: Array,
     batch: int,
     times: Array,
+    jumps: tuple[float, ...],
     tol: float,
     dt_max: float,
     report: Callable[[float], None],
     progress: Progress,
 ) -> Iterator[Frame]:
-    start, length = float(times[0]), float(times[-1] - times[0])
-    level = max(propagator.first_level, int(np.ceil(np.log2(length / dt_max))) if dt_max < length else 0)
-    coarsest = 0 if dt_max >= length else max(0, int(np.ceil(np.log2(length / dt_max))))
-    done, index = 0, 1  # done counts steps of the present level
-    while done < 1 << level:
-        t, dt = start + length * done / (1 << level), length / (1 << level)
-        try:
-            whole, _ = propagator.step(x, e, t, dt, remaps=2)
-            fine, fine_e = propagator.two_halves(x, e, t, dt)
-            error = trace_norm_bound(fine - whole, batch, propagator.grid.cell_volume) / 3.0
-        except StepTooLong:
-            error = np.inf
-        allowed = tol * dt / length
-        if not error <= allowed:
-            if level >= MAX_LEVEL or np.isnan(error):
-                require_finite(fine, propagator.grid, t + dt, progress.steps)
-                raise SolverError(
-                    "tol",
-                    "no step meets the tolerance",
-                    f"error {error:.3g} per step of {dt:.3g} at t = {t:.6g}",
-                    "Raise tol or refine the grid",
-                )
-            level, done, progress.rejected = level + 1, 2 * done, progress.rejected + 1
-            continue
-        require_finite(fine, propagator.grid, t + dt, progress.steps)
-        progress.steps += 1
-        progress.dt = dt
-        progress.time_error += error
-        progress.applications = propagator.applications
-        last = done + 1 == 1 << level
-        while index < len(times) and (last or times[index] <= t + dt):
-            ahead = float(times[index]) - t
-            if index == len(times) - 1 or abs(ahead - dt) <= 1e-12 * length:
-                frame_x, frame_e = fine, fine_e
-            else:
-                frame_x, frame_e = propagator.two_halves(x, e, t, ahead)
-            yield Frame(index, float(times[index]), frame_x, frame_e, Progress(**vars(progress)))
-            index += 1
-        x, e = fine, fine_e
-        done += 1
-        report(t + dt)
-        if done % 2 == 0 and level > coarsest and error < allowed / 6.0:
-            level, done = level - 1, done // 2
+    run, index = float(times[-1] - times[0]), 1
+    for start, end in between_jumps(times, jumps):
+        length = end - start
+        coarsest = level_of(length, dt_max)
+        level, done = max(level_of(length, run / 2**propagator.first_level), coarsest), 0  # done counts steps of the present level
+        while done < 1 << level:
+            t, dt = start + length * done / (1 << level), length / (1 << level)
+            try:
+                whole, _ = propagator.step(x, e, t, dt, remaps=2)
+                fine, fine_e = propagator.two_halves(x, e, t, dt)
+                error = trace_norm_bound(fine - whole, batch, propagator.grid.cell_volume) / 3.0
+            except StepTooLong:
+                error = np.inf
+            allowed = tol * dt / run
+            if not error <= allowed:
+                if level >= MAX_LEVEL or np.isnan(error):
+                    require_finite(fine, propagator.grid, t + dt, progress.steps)
+                    raise SolverError(
+                        "tol",
+                        "no step meets the tolerance",
+                        f"error {error:.3g} per step of {dt:.3g} at t = {t:.6g}",
+                        "Raise tol or refine the grid",
+                    )
+                level, done, progress.rejected = level + 1, 2 * done, progress.rejected + 1
+                continue
+            require_finite(fine, propagator.grid, t + dt, progress.steps)
+            progress.steps += 1
+            progress.dt = dt
+            progress.time_error += error
+            progress.applications = propagator.applications
+            last = done + 1 == 1 << level
+            while index < len(times) and times[index] <= (end if last else t + dt):
+                ahead = float(times[index]) - t
+                if abs(ahead - dt) <= 1e-12 * length:
+                    frame_x, frame_e = fine, fine_e
+                else:
+                    frame_x, frame_e = propagator.two_halves(x, e, t, ahead)
+                yield Frame(index, float(times[index]), frame_x, frame_e, Progress(**vars(progress)))
+                index += 1
+            x, e = fine, fine_e
+            done += 1
+            report(t + dt)
+            if done % 2 == 0 and level > coarsest and error < allowed / 6.0:
+                level, done = level - 1, done // 2

@@ -12,13 +12,13 @@ tolerance's share of the step. The difference :math:`e_k = \|T_k - T_{k-1}\|` me
 estimated as :math:`e_k (e_k/e_{k-1}) (n_{k-1}/n_k)^2`, with a factor ``SAFETY``; the same law picks the number of steps of a last chain. A
 step that would need more than ``MAX_CHAINS`` chains is halved.
 
-Time is counted in integer fractions ``2^-k`` of the run. Output times inside a step are reached by a side step that the run itself
-does not take, so asking for more output does not change the answer.
+Steps end where a coefficient jumps in time. Between jumps time is counted in integer fractions ``2^-k``. Output times inside a step are
+reached by a side step that the run itself does not take, so asking for more output does not change the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,7 +28,7 @@ from ..channels.resolution import Start, more_cells, norm_of_tail, resample_to, 
 from ..components import trace_norm_bound
 from ..errors import RouteError, SolverError
 from ..grid import Grid
-from .evolve import MAX_LEVEL, Frame, Progress, require_finite
+from .evolve import MAX_LEVEL, Frame, Progress, between_jumps, level_of, require_finite
 
 Array = np.ndarray
 
@@ -123,13 +123,15 @@ class SplitRun:
     most_chains: int = 1
     discarded: float = 0.0
 
-    def frames(self, x: Array, times: Array, dt_max: float, report: Callable[[float], None]) -> Iterator[Frame]:
+    def frames(self, x: Array, times: Array, jumps: tuple[float, ...], dt_max: float, report: Callable[[float], None]) -> Iterator[Frame]:
         """Yield a :class:`~cqpde.integrate.evolve.Frame` at every one of ``times``.
 
         Parameters
         ----------
         x : array (d^2, batch, *cells)
             State at the first time, in the basis of the composition.
+        jumps : tuple of float
+            Times at which a coefficient jumps.
 
         Raises
         ------
@@ -143,11 +145,17 @@ class SplitRun:
         x = self.start.x if self.adaptive else x
         cells = self.start.cells if self.adaptive else self.grid.shape
         self.inner = self.compose(self.grid.with_cells(**dict(zip(self.grid.names, cells, strict=True))))
-        start, length = float(times[0]), float(times[-1] - times[0])
-        self.length = length
-        level = 0 if dt_max >= length else int(np.ceil(np.log2(length / dt_max)))
-        coarsest, done, index = level, 0, 1
-        stuck, refused = 0, np.inf
+        self.length = float(times[-1] - times[0])
+        for start, end in between_jumps(times, jumps):
+            x, escaped = yield from self._stretch(x, escaped, times, start, end, dt_max, report)
+
+    def _stretch(
+        self, x: Array, escaped: Array, times: Array, start: float, end: float, dt_max: float, report: Callable[[float], None]
+    ) -> Generator[Frame, None, tuple[Array, Array]]:
+        """Advance over a stretch in which no coefficient jumps; returns the state at its end."""
+        length = end - start
+        coarsest = level = level_of(length, dt_max)
+        done, index, stuck, refused = 0, int(np.searchsorted(times, start, side="right")), 0, np.inf
         while done < 1 << level:
             t, dt = start + length * done / (1 << level), length / (1 << level)
             ends = self._composition.open_ends(t)
@@ -183,10 +191,10 @@ class SplitRun:
             last = done + 1 == 1 << level
             before = replace(self.progress)
             self._account(attempt, dt, x)
-            while index < len(times) and (last or times[index] <= t + dt):
+            while index < len(times) and times[index] <= (end if last else t + dt):
                 ahead = float(times[index]) - t
                 side, counters = attempt, self.progress
-                if index < len(times) - 1 and abs(ahead - dt) > 1e-12 * length:
+                if abs(ahead - dt) > 1e-12 * length:
                     side = self._side(x, escaped, t, ahead, length)
                     counters = replace(before, dt=ahead, time_error=before.time_error + side.error, applications=self.progress.applications)
                 yield Frame(index, float(times[index]), self._outside(side.x), side.escaped, replace(counters))
@@ -196,6 +204,7 @@ class SplitRun:
             report(t + dt)
             if done % 2 == 0 and level > coarsest and attempt.chains <= 3:
                 level, done = level - 1, done // 2
+        return x, escaped
 
     # -- one step ------------------------------------------------------------------------------------------------------
     def _step(self, x: Array, escaped: Array, t: float, dt: float, allowed: float) -> Attempt:

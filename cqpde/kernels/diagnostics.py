@@ -10,6 +10,9 @@ Array = np.ndarray
 #: Blocks of cells that a parallel pass hands out; sums are merged in their order.
 BLOCKS = 64
 
+#: Cells that a pass looks at side by side.
+LANES = 256
+
 #: Below this many values a pass is not worth a second thread.
 PARALLEL_WORK = 2_000_000
 
@@ -17,25 +20,29 @@ PARALLEL_WORK = 2_000_000
 @njit(cache=True, nogil=True)
 def _survey_cells(x: Array, d: int, k0: int, k1: int) -> tuple[float, float, float]:
     """Sum, largest trace and smallest eigenvalue (d <= 2; else of the diagonal) over the cells ``k0 <= k < k1``."""
-    total, largest, smallest = 0.0, -np.inf, np.inf
-    if d == 2:
-        a, b, re, im = x[0], x[1], x[2], x[3]
-        for k in range(k0, k1):
-            trace = a[k] + b[k]
-            half = 0.5 * (a[k] - b[k])
-            low = 0.5 * trace - np.sqrt(half * half + re[k] * re[k] + im[k] * im[k])
-            total += trace
-            largest = max(largest, trace)
-            smallest = min(smallest, low)
-        return total, largest, smallest
-    for k in range(k0, k1):
-        trace = 0.0
-        for c in range(d):
-            trace += x[c, k]
-            smallest = min(smallest, x[c, k])
-        total += trace
-        largest = max(largest, trace)
-    return total, largest, smallest
+    # as many running results as lanes: a single one would keep the compiler from vectorising
+    total, largest, smallest = np.zeros(LANES), np.full(LANES, -np.inf), np.full(LANES, np.inf)
+    trace = np.empty(LANES)
+    for k in range(k0, k1, LANES):
+        n = min(LANES, k1 - k)
+        if d == 2:
+            a, b, re, im = x[0, k : k + n], x[1, k : k + n], x[2, k : k + n], x[3, k : k + n]
+            for i in range(n):
+                half = 0.5 * (a[i] - b[i])
+                trace[i] = a[i] + b[i]
+                low = 0.5 * trace[i] - np.sqrt(half * half + re[i] * re[i] + im[i] * im[i])
+                smallest[i] = low if low < smallest[i] else smallest[i]
+        else:
+            trace[:n] = 0.0
+            for c in range(d):
+                a = x[c, k : k + n]
+                for i in range(n):
+                    trace[i] += a[i]
+                    smallest[i] = a[i] if a[i] < smallest[i] else smallest[i]
+        for i in range(n):
+            total[i] += trace[i]
+            largest[i] = trace[i] if trace[i] > largest[i] else largest[i]
+    return total.sum(), largest.max(), smallest.min()
 
 
 @njit(cache=True, parallel=True, nogil=True)
