@@ -427,3 +427,13 @@ def test_a_spike_between_the_cells_of_the_first_look_is_kept():
     assert float(solution.cq.moment("x", order=2)[-1]) == pytest.approx(second + 2 * 0.02, abs=1e-6)
     with pytest.raises(RouteError, match="resolve the state"):  # as narrow as the cells, not as those of the first look
         cq.solve(model, cq.point(grid, 0.4, [1]), [0, 1], method="split", tol=1e-5)
+
+
+def test_outputs_inside_a_step_may_need_more_cells_than_its_ends():
+    """Eleven outputs of the linear Diosi model, whose coherence is finest on the way: the steps to outputs grow the cells too."""
+    grid = cq.Grid(q=(-6, 6, 128), p=(-9, 9, 192))
+    sol = cq.solve(cq.models.linear_diosi(), cq.gaussian(grid, 0.0, 0.4, cq.ket("+")), np.linspace(0, 1, 11), tol=1e-4)
+    for k in (3, 5, 10):
+        difference = np.moveaxis(sol.rho.values[k] - cq.models.linear_diosi_exact(grid, float(sol.t[k])), (0, 1), (-2, -1))
+        assert np.abs(np.linalg.eigvalsh(difference)).sum() * grid.cell_volume < 1e-4
+    assert float(sol.steps[-1]) < 50

@@ -195,11 +195,12 @@ class SplitRun:
                 ahead = float(times[index]) - t
                 side, counters = attempt, self.progress
                 if abs(ahead - dt) > 1e-12 * length:
+                    x = resample_to(x, self._composition.grid)  # an output before may have asked for more cells
                     side = self._side(x, escaped, t, ahead, length)
                     counters = replace(before, dt=ahead, time_error=before.time_error + side.error, applications=self.progress.applications)
                 yield Frame(index, float(times[index]), self._outside(side.x), side.escaped, replace(counters))
                 index += 1
-            x, escaped = attempt.x, attempt.escaped
+            x, escaped = resample_to(attempt.x, self._composition.grid), attempt.escaped
             done += 1
             report(t + dt)
             if done % 2 == 0 and level > coarsest and attempt.chains <= 3:
@@ -263,11 +264,15 @@ class SplitRun:
             y, e, error = x, escaped, 0.0
             for k in range(parts):
                 attempt = self._step(y, e, t + k * dt / parts, dt / parts, self.tol * self._share(dt / parts))
-                if not attempt.accepted:
+                grown = attempt.ratio < HOPELESS and self._grow(y, attempt)
+                if grown or not attempt.accepted:
                     break
                 y, e, error = attempt.x, attempt.escaped, error + attempt.error
             else:
                 return Attempt(y, e, error, True, attempt.chains, attempt.ratio, attempt.tails)
+            if grown:  # the state on its way needs more cells than at the ends of the step
+                x = resample_to(x, self._composition.grid)
+                continue
             parts *= 2
             if parts > 1 << 20:
                 raise SolverError("tol", "no step meets the tolerance", f"at t = {t + dt:.6g}", "Raise tol")
