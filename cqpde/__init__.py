@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import models, observables
+    from . import plotting as plot
     from .coefficients import sampled
     from .errors import CqpdeError, CqpdeWarning
     from .fv.generator import generator
     from .grid import Grid
     from .hamiltonian import healed
     from .initial import State, correlated, from_array, gaussian, point, product
+    from .interop import from_qobj
     from .io import load, save
     from .model import Model
     from .operators import basis, destroy, identity, ket, projector, sigmam, sigmap, sigmax, sigmay, sigmaz, tensor
@@ -32,7 +34,7 @@ _WHERE = {
     "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "generator": "fv.generator", "Grid": "grid",
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
     "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver",
-    "Report": "report", "validate": "report",
+    "Report": "report", "validate": "report", "from_qobj": "interop",
     **dict.fromkeys(("KetSum", "ProductSum", "ghz", "product_ket", "solve_sites", "w_state"), "sites"),
     **dict.fromkeys(("correlation", "extend", "spectrum", "unravel"), "unravelling"),
     **dict.fromkeys(
@@ -42,15 +44,15 @@ _WHERE = {
 
 __all__ = [
     "CqpdeError", "CqpdeWarning", "Grid", "KetSum", "Model", "ProductSum", "Report", "State", "basis", "correlated", "correlation", "destroy", "extend",
-    "from_array", "gaussian", "generator", "ghz", "healed", "identity", "ket", "load", "models", "observables", "point", "product",
+    "from_array", "from_qobj", "gaussian", "generator", "ghz", "healed", "identity", "ket", "load", "models", "observables", "plot", "point", "product",
     "product_ket", "projector", "sampled", "save", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "solve_sites", "spectrum", "tensor",
     "unravel", "validate", "w_state",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("models", "observables"):
-        return import_module(f".{name}", __name__)
+    if name in ("models", "observables", "plot"):
+        return import_module(f".{'plotting' if name == 'plot' else name}", __name__)
     if name not in _WHERE:
         raise AttributeError(f"module 'cqpde' has no attribute {name!r}")
     value = getattr(import_module(f".{_WHERE[name]}", __name__), name)

@@ -100,7 +100,7 @@ def healed(
         d1[i, column] = 0.5
     return Model(
         flat, d, H=h_i, L=[operators[i] for i in kept], D0="saturated", D1=d1, D2=noise * noise.T / 2, D1C=drift,
-        excess=excess, check=check, name=name, description=description,
+        excess=excess, H_C=[h_c], check=check, name=name, description=description,
     )  # fmt: skip
 
 

@@ -94,6 +94,8 @@ class Model:
         Classical drift, real.
     excess : coefficient, shape (p, p), optional
         Only with ``D0="saturated"``: decoherence beyond the least, Hermitian positive semi-definite.
+    H_C : scalar coefficient, optional
+        Classical Hamiltonian, for the record: it enters nothing but :func:`cqpde.observables.energy`. :func:`cqpde.healed` sets it.
     check : {"error", "warn", "off"}
         What :meth:`check` does when eq. (6) fails on some cell. Shapes, Hermiticity and finiteness are always enforced.
     name, description : str
@@ -131,6 +133,7 @@ class Model:
         D1C: Any = None,
         *,
         excess: Any = None,
+        H_C: Any = None,
         check: str = "error",
         name: str = "custom",
         description: str = "",
@@ -162,6 +165,7 @@ class Model:
         self.D1 = read("D1", (n, p), self._rows(D1, "D1", p))
         self.D2 = read("D2", (n, n), self._rows(D2, "D2", n))
         self.D1C = read("D1C", (n,), self._rows(D1C, "D1C", 0))
+        self.H_C = None if H_C is None else read("H_C", (1,), H_C)
 
     def _read(self, name: str, shape: tuple[int, ...], value: Any) -> Coefficient:
         if value is None:

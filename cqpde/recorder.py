@@ -10,7 +10,7 @@ import numpy as np
 
 from . import dataset
 from .components import min_eigenvalues, to_matrix
-from .errors import OptionError, did_you_mean
+from .errors import OptionError
 from .grid import Grid
 from .integrate.evolve import Frame
 from .kernels.diagnostics import matrices, survey
@@ -122,27 +122,24 @@ def frame_times(times: Array, frames: Any, save: Any) -> Array:
     return np.unique(kept)
 
 
-def savers_of(save: Any) -> dict[str, Callable[..., Any]]:
-    """Functions of a snapshot by name, out of what the user asked to save."""
-    from .observables import METHODS as known
+def savers_of(save: Any, grid: Grid, model: Any) -> dict[str, Callable[..., Any]]:
+    """Functions of a snapshot by name, out of what the user asked to save; those named by text are tried on a small state first."""
+    from .observables import probe, read_observable, variable_name
 
     if save is None:
         return {}
     if isinstance(save, str):
         save = [save]
-    if isinstance(save, Mapping):
-        items = list(save.items())
-    else:
-        items = [(str(s).replace(" ", "_"), s) for s in save]
+    items = list(save.items()) if isinstance(save, Mapping) else [(variable_name(str(s)), s) for s in save]
     out: dict[str, Callable[..., Any]] = {}
     for name, what in items:
         if callable(what):
             out[str(name)] = what
             continue
-        words = str(what).split()
-        if not words or words[0] not in known:
-            raise OptionError(
-                "save", "must name an observable of .cq or be a callable", repr(what), did_you_mean(str(what), known)
-            )
-        out[str(name)] = lambda view, w=words: getattr(view.cq, w[0])(*w[1:])
+        if not isinstance(what, str):
+            raise OptionError("save", "must name an observable of .cq or be a callable", repr(what), "Write e.g. 'marginal q'")
+        if name in out or variable_name(str(name)) != name or name in (*dataset.DIAGNOSTICS, *grid.names, "rho", "escaped"):
+            raise OptionError("save", "needs one free name of letters, digits and _ for each", repr(name), "Write {'name': 'observable'}")
+        out[str(name)] = read_observable(what, grid.names, model)
+        out[str(name)](probe(grid, model.dim))
     return out

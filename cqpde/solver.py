@@ -87,9 +87,9 @@ def solve(
         route of a grid that is too large for extrapolation, in 2 to 3 copies of the state. ``time_error`` is then the difference that
         twice the step makes on half the cells. What the cells leave out is reported, not refused.
     save : sequence of str or dict, optional
-        Observables to keep at every time in ``t``: names of ``.cq`` methods with arguments after a space (``"density"``,
-        ``"marginal q"``, ``"purity"``) or ``{"name": callable(snapshot)}``, the snapshot being a Dataset of one time. Full fields are
-        then kept at ``frames`` only.
+        Observables to keep at every time in ``t``: names of ``.cq`` methods with arguments behind (``"density"``, ``"marginal q"``,
+        ``"entropy mutual"``, ``"expect q*sigmaz"``, ``"conditional_state q=0:1"``), or ``{"name": text or callable(snapshot)}``, the
+        snapshot being a Dataset of one time. Full fields are then kept at ``frames`` only, and no others are held in memory.
     frames : array, optional
         Times out of ``t`` at which full fields are kept; default: all, or the last one if ``save`` is given.
     grid_error : bool
@@ -140,7 +140,7 @@ def solve(
         model, grid, states, times, probes, float(tol), min(survey.longest, _longest(times, dt_max)), survey.jumps, _mode(model, check), progress,
         frame_times(times, frames, save), dt,
     )  # fmt: skip
-    savers = savers_of(save)
+    savers = savers_of(save, grid, model)
     x = problem.components()
     start = settle_states(states, x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None and dt is None else None
     route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(problem.stops()), method, transport, positivity, problem.nearest)

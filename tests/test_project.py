@@ -21,6 +21,7 @@ LAYERS = [
     {"fv"},
     {"channels"},
     {"integrate"},
+    {"interop"},
     {"observables"},
     {"choice", "recorder"},
     {"runs"},
