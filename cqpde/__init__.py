@@ -25,13 +25,19 @@ if TYPE_CHECKING:
     from .operators import basis, destroy, identity, ket, projector, sigmam, sigmap, sigmax, sigmay, sigmaz, tensor
     from .report import Report, validate
     from .solver import solve
+    from .theory.adjoint import adjoint
+    from .theory.steady import detailed_balance, steady_state
+    from .theory.thermal import thermal, thermal_state, thermodynamics
+    from .theory.tradeoff import decoherence_diffusion
     from .unravelling import correlation, extend, spectrum, unravel
 
 _WHERE = {
     "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "generator": "fv.generator", "Grid": "grid",
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
     "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver",
-    "Report": "report", "validate": "report",
+    "Report": "report", "validate": "report", "adjoint": "theory.adjoint", "decoherence_diffusion": "theory.tradeoff",
+    "detailed_balance": "theory.steady", "steady_state": "theory.steady",
+    **dict.fromkeys(("thermal", "thermal_state", "thermodynamics"), "theory.thermal"),
     **dict.fromkeys(("correlation", "extend", "spectrum", "unravel"), "unravelling"),
     **dict.fromkeys(
         ("basis", "destroy", "identity", "ket", "projector", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "tensor"), "operators"
@@ -39,9 +45,11 @@ _WHERE = {
 }  # fmt: skip
 
 __all__ = [
-    "CqpdeError", "CqpdeWarning", "Grid", "Model", "Report", "State", "basis", "correlated", "correlation", "destroy", "extend",
+    "CqpdeError", "CqpdeWarning", "Grid", "Model", "Report", "State", "adjoint", "basis", "correlated", "correlation",
+    "decoherence_diffusion", "destroy", "detailed_balance", "extend",
     "from_array", "gaussian", "generator", "healed", "identity", "ket", "load", "models", "observables", "point", "product",
-    "projector", "sampled", "save", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "spectrum", "tensor", "unravel", "validate",
+    "projector", "sampled", "save", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "spectrum", "steady_state", "tensor",
+    "thermal", "thermal_state", "thermodynamics", "unravel", "validate",
 ]  # fmt: skip
 
 
