@@ -20,7 +20,7 @@ SX, SZ = np.array([[0, 1], [1, 0]]), np.diag([1, -1])
 def test_trade_off_of_one_coupling_by_hand():
     """D0 >= D1^2 / (2 D2), noise >= D1^2 / D0, z-dependent; L twice as long counts four times."""
     for scale in (1.0, 2.0):
-        model = cq.Model(("x",), 2, L=scale * cq.sigmaz() / 2**0.5, D0=[[0.5 / scale**2]], D1=[[lambda z: 0.4 / scale + 0 * z.x]], D2=[[lambda z: 0.3 + 0.1 * z.x]])
+        model = cq.Model(("x",), 2, L=scale * cq.sigmaz() / 2**0.5, D0=[[0.5 / scale**2]], D1=[[lambda z, scale=scale: 0.4 / scale + 0 * z.x]], D2=[[lambda z: 0.3 + 0.1 * z.x]])
         grid = cq.Grid(x=(-1, 1, 16))
         found = cq.decoherence_diffusion(model, grid)
         d2 = 0.3 + 0.1 * grid.axes[0].centers
