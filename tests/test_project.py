@@ -27,6 +27,7 @@ LAYERS = [
     {"solver"},
     {"comparison"},
     {"report"},
+    {"theory"},
     {"io", "config"},
     {"cli"},
 ]
