@@ -29,6 +29,7 @@ LAYERS = [
     {"sites"},
     {"comparison"},
     {"report"},
+    {"theory"},
     {"io", "config"},
     {"cli"},
 ]
