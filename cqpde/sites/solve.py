@@ -88,7 +88,7 @@ def solve_sites(
     kinds: dict[tuple[int, int], int] = {}
     kind_of_site = [kinds.setdefault((id(a), id(b)), len(kinds)) for a, b in zip(models, starts, strict=True)]
     first = [kind_of_site.index(k) for k in range(len(kinds))]
-    solutions = []
+    solutions: list[Any] = []
     for site in first:
         states = [starts[site](ket) for ket in spanning(state.dim)]
         if solutions and states[0].grid != dataset.grid_of(solutions[0]):
@@ -110,8 +110,8 @@ def spanning(d: int) -> list[Array]:
 def propagated_operators(rho: Array, d: int) -> Array:
     """Images of |a><b| from those of the spanning projectors: (t, d^2, d, d, *cells) to (t, d, d, d, d, *cells)."""
     out = np.empty((len(rho), d, d, *rho.shape[2:]), dtype=complex)
-    for a in range(d):
-        out[:, a, a] = rho[:, a]
+    for level in range(d):
+        out[:, level, level] = rho[:, level]
     for k, (a, b) in enumerate(zip(*np.triu_indices(d, 1), strict=True)):
         base = rho[:, a] + rho[:, b]
         even, odd = 2.0 * rho[:, d + 2 * k] - base, 2.0 * rho[:, d + 2 * k + 1] - base
