@@ -248,7 +248,7 @@ def _from_arrays(arrays: Any, sol: xr.Dataset, t: float) -> Sample | str:
     bad = ~(np.isfinite(z).all(axis=1) & np.isfinite(rho).all(axis=(1, 2)))
     if bad.any():
         return f"{int(bad.sum())} of {len(bad)} trajectories are not finite"
-    rows = features(grid.names, z, rho)
+    rows = features(grid.names, z, components(rho))
     sums = Sums.of(np.ascontiguousarray(rows), True)
     visits = [np.histogram(z[:, i], bins=a.interfaces)[0].astype(float) for i, a in enumerate(grid.axes)]
     return Sample(len(z), sums.mean, sums.deviations / max(len(z) - 1, 1), visits, grid)

@@ -16,6 +16,7 @@ from ..model import Model
 from ..sampling import sampler_of
 from .ends import Ends
 from .fields import Fields
+from .kernels_statistics import all_finite
 from .plan import BATCH, CHUNK, COARSE, Part, Plan, Recorder
 from .schemes import METHODS, Noise, Swarm, kick_moves_itself
 from .statistics import Functions, components, snapshot
@@ -275,13 +276,12 @@ def start(plan: Plan, chunk: int, size: int) -> Swarm:
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(plan.seed, spawn_key=(chunk, 0))))
     z, rho = plan.sampler(rng, size)
     d = plan.model.dim
-    rho = np.broadcast_to(rho, (size, d, d))
     if not plan.pure:
-        x = np.array(rho, dtype=complex)
+        x = np.array(np.broadcast_to(rho, (size, d, d)), dtype=complex)
     else:
         column = np.argmax(np.real(np.einsum("maa->ma", rho)), axis=1)
         x = np.take_along_axis(rho, column[:, None, None], axis=2)[:, :, 0]
-        x = x / np.sqrt(np.sum(np.abs(x) ** 2, axis=1))[:, None]
+        x = np.array(np.broadcast_to(x / np.sqrt(np.sum(np.abs(x) ** 2, axis=1))[:, None], (size, d)), dtype=complex)
     swarm = Swarm(np.ascontiguousarray(z, dtype=float), np.ascontiguousarray(x), np.arange(size))
     if plan.ends.turning:
         plan.ends.turn(swarm)
@@ -360,7 +360,7 @@ def advance(plan: Plan, swarm: Swarm, t: float, h: float, noise: Noise) -> tuple
 
 
 def _require_finite(plan: Plan, swarm: Swarm, chunk: int, t: float) -> None:
-    good = np.isfinite(swarm.z).all(axis=1) & np.isfinite(swarm.x).reshape(len(swarm.x), -1).all(axis=1)
+    good = all_finite(swarm.z) & all_finite(swarm.x.reshape(len(swarm.x), -1))
     if not good.all():
         worst = int(np.argmin(good))
         raise SolverError(

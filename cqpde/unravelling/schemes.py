@@ -30,7 +30,7 @@ from dataclasses import fields as dataclass_fields
 import numpy as np
 from scipy.linalg import expm
 
-from . import kernels, kernels_instrument
+from . import kernels, kernels_instrument, kernels_lanes
 from .fields import Fields, Local
 
 Array = np.ndarray
@@ -81,26 +81,24 @@ class Noise:
         self.size, self.factor = size, factor
         self._normal, self._uniform, self._bridge = make(1), make(2), make(3)
 
-    def normals(self, columns: int) -> Array:
-        """Standard normals (size, columns)."""
-        out = self._normal.standard_normal((self.size, columns))
-        for _ in range(self.factor - 1):
-            out += self._normal.standard_normal((self.size, columns))
-        return out / np.sqrt(self.factor) if self.factor > 1 else out
+    def normals(self, columns: int, steps: int = 1) -> Array:
+        """Standard normals (steps, size, columns), without the first axis for one step."""
+        out = self._normal.standard_normal((steps * self.factor, self.size, columns))
+        if self.factor > 1:
+            out = out.reshape(steps, self.factor, self.size, columns).sum(axis=1) / np.sqrt(self.factor)
+        return out if steps > 1 else out[0]
 
-    def uniforms(self, columns: int) -> Array:
-        """Uniform numbers in [0, 1) (size, columns)."""
-        return self._draw(self._uniform, columns)
+    def uniforms(self, columns: int, steps: int = 1) -> Array:
+        """Uniform numbers in [0, 1) (steps, size, columns), without the first axis for one step."""
+        return self._draw(self._uniform, columns, steps)
 
     def bridge(self, columns: int) -> Array:
         """Uniform numbers for crossings between steps (size, columns)."""
-        return self._draw(self._bridge, columns)
+        return self._draw(self._bridge, columns, 1)
 
-    def _draw(self, generator: np.random.Generator, columns: int) -> Array:
-        out = generator.random((self.size, columns))
-        for _ in range(self.factor - 1):
-            generator.random((self.size, columns))
-        return out
+    def _draw(self, generator: np.random.Generator, columns: int, steps: int) -> Array:
+        out = generator.random((steps * self.factor, self.size, columns))[:: self.factor]
+        return out if steps > 1 else out[0]
 
 
 def euler(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) -> Local:
@@ -126,8 +124,9 @@ def _euler(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise, cond
 def euler_many(fields: Fields, swarm: Swarm, steps: int, t: float, dt: float, noise: Noise) -> None:
     """Several Euler-Maruyama steps of (9) at once, where :meth:`Fields.affine_parts` has the coefficients."""
     base, slopes_v, slopes_h = fields.affine_parts(t)
-    dw = np.sqrt(dt) * np.stack([noise.normals(base.sigma.shape[2]) for _ in range(steps)])
-    kernels.euler_ket_affine(
+    columns = base.sigma.shape[2]
+    dw = np.sqrt(dt) * noise.normals(columns, steps).reshape(steps, len(swarm.z), columns)
+    kernels_lanes.euler_ket_affine(
         swarm.x, swarm.z, base.generator[0], -1j * slopes_h, base.v[0], slopes_v, base.B[0], base.sigma[0], dw, dt
     )
 
@@ -136,11 +135,16 @@ def instrument_many(fields: Fields, swarm: Swarm, steps: int, t: float, dt: floa
     """Several steps of the instrument at once, for a qubit in a pure state with one Hermitian B that is the same everywhere."""
     base, slopes_v, slopes_h = fields.affine_parts(t)
     values, vectors = np.linalg.eigh(base.B[0, 0])
-    draws = [(noise.normals(1)[:, 0], noise.uniforms(2)[:, 0]) for _ in range(steps)]
-    kernels_instrument.instrument_qubit_affine(
-        swarm.x, swarm.z, base.H[0], slopes_h, base.v[0], slopes_v, np.ascontiguousarray(vectors), values, base.sigma[0, :, 0].copy(),
-        np.stack([u for _, u in draws]), np.stack([g for g, _ in draws]), dt,
+    turned = lambda h: np.ascontiguousarray(vectors.conj().T @ h @ vectors)
+    slope, one = slopes_v.T, np.eye(len(slopes_v))  # dz/dt = v + slope z by the midpoint rule, as in _stream
+    matrix = one + 0.5 * dt * slope @ (one + 0.25 * dt * slope)
+    shift = 0.5 * dt * (one + 0.25 * dt * slope) @ base.v[0]
+    psi = swarm.x @ vectors.conj()
+    kernels_lanes.instrument_qubit_affine(
+        psi, swarm.z, turned(base.H[0]), turned(slopes_h), shift, matrix, values, base.sigma[0, :, 0].copy(),
+        noise.uniforms(1, steps).reshape(steps, -1), noise.normals(1, steps).reshape(steps, -1), dt,
     )  # fmt: skip
+    swarm.x[...] = psi @ vectors.T
 
 
 def _rows(numbers: Array, swarm: Swarm) -> Array:
@@ -254,7 +258,7 @@ def _flow(c: Local, h: float, pure: bool) -> Array:
 def _kicks(fields: Fields, swarm: Swarm, c: Local, t: float, dt: float, noise: Noise) -> None:
     """All kicks in a random one of the two orders."""
     k_count = c.sigma.shape[2]
-    normal, uniform = _rows(noise.normals(k_count), swarm), _rows(noise.uniforms(k_count + 1), swarm)
+    normal, uniform = _rows(noise.normals(k_count), swarm), _rows(noise.uniforms(k_count + (k_count > 1)), swarm)
     if k_count == 1:
         _kick(fields, swarm, c, 0, t, dt, uniform[:, 0], normal[:, 0])
         return
