@@ -318,19 +318,22 @@ def test_memory_does_not_grow_with_the_ensemble():
 
 
 def test_user_callables_and_expressions_give_the_same_trajectories():
-    """The compiled affine form against NumPy at the points."""
+    """Callables that take symbols are compiled like expressions; one that does not is evaluated by NumPy, and the result says so."""
     import sympy
 
     q, p = sympy.symbols("q p", real=True)
     shared = {"L": [cq.sigmaz(), cq.sigmam()], "D0": [[0.25, 0], [0, 0.2]], "D1": {"p": [-0.5, 0]}, "D2": {"p": 0.5}}
     symbolic = cq.Model(("q", "p"), 2, H=[[q, 0.5], [0.5, -q]], D1C={"q": p, "p": -q}, **shared)
-    called = cq.Model(
-        ("q", "p"), 2, H=lambda z: [[z.q, 0.5], [0.5, -z.q]], D1C={"q": lambda z: z.p, "p": lambda z: -z.q}, **shared
-    )
+    models = [
+        cq.Model(("q", "p"), 2, H=lambda z, half=half: [[z.q, half(z)], [half(z), -z.q]], D1C={"q": lambda z: z.p, "p": lambda z: -z.q}, **shared)
+        for half in (lambda z: 0.5, lambda z: 0.5 + 0 * np.cos(z.q), lambda z: 0.5 if isinstance(z.q, sympy.Symbol) else 0.5 + 1e-3 * z.q**2)
+    ]
     for method in ("instrument", "euler-maruyama", "weak-2"):
-        a, b = (cq.unravel(m, start(), [0, 0.5], trajectories=500, seed=1, dt=0.05, method=method) for m in (symbolic, called))
-        assert (a.attrs["coefficients"], b.attrs["coefficients"]) == ("affine", "NumPy")
-        assert np.allclose(a.moments, b.moments, rtol=0, atol=1e-10)
+        a, b, c, d = (cq.unravel(m, start(), [0, 0.5], trajectories=500, seed=1, dt=0.05, method=method) for m in (symbolic, *models))
+        assert a.attrs["coefficients"] == b.attrs["coefficients"] == "affine, compiled"
+        assert c.attrs["coefficients"] == "NumPy at the points (H not affine in z)"
+        assert np.array_equal(a.moments, b.moments) and np.allclose(a.moments, c.moments, rtol=0, atol=1e-10)
+        assert d.attrs["coefficients"].startswith("NumPy") and not np.allclose(a.moments, d.moments, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["instrument", "euler-maruyama"])
