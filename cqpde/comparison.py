@@ -8,7 +8,9 @@ Two kinds of test at one time (or several), joined by Bonferroni's bound:
 
   .. math:: T^2 = N(\bar y - \mu)^T S^+ (\bar y - \mu), \qquad \frac{N - r}{r(N - 1)}\,T^2 \sim F(r, N - r),
 
-  with r the rank of S: directions that do not fluctuate (the trace is 1 in every trajectory) are compared to the numerical error.
+  with r the rank of S: directions that do not fluctuate (the trace is 1 in every trajectory) are compared to the numerical error. The
+  features are skewed (products like :math:`z^2\rho`), which makes T^2 larger than that at finite N: its tail is corrected to order 1/N
+  (:mod:`cqpde.unravelling.skewness`).
 - **Histograms** of each coordinate: Pearson's :math:`\chi^2` against the probabilities of the cells, neighbours joined until enough is
   expected in each.
 
@@ -30,15 +32,14 @@ import numpy as np
 from .dataset import grid_of
 from .errors import OptionError
 from .grid import Axis, Grid
+from .unravelling.plan import CHUNK
+from .unravelling.skewness import RANK, skewness, tail, whitening
 from .unravelling.statistics import Sums, components, features, monomials
 
 if TYPE_CHECKING:
     import xarray as xr
 
 Array = np.ndarray
-
-#: Correlation eigenvalues below this count as no fluctuation.
-RANK = 1e-9
 
 #: Errors above this many standard errors make an agreement inconclusive.
 SHARE = 0.2
@@ -48,6 +49,9 @@ LEFT = 0.25
 
 #: Factor on the numerical errors when they are allowed for: they are estimates.
 SAFETY = 2.0
+
+#: Trajectories per independent moment from which false alarms are as stated: skewness of the moments known, or not.
+ENOUGH = {True: 100, False: 400}
 
 #: Least expected number of trajectories in a bin, and the largest number of bins.
 LEAST, BINS = 10.0, 40
@@ -68,6 +72,7 @@ class Sample:
     bias: Array | None = None
     bias_covariance: Array | None = None
     visits_bias: list[Array] | None = None
+    skewness: Array = field(default_factory=lambda: np.full(2, np.nan))
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,11 @@ class Test:
 
 @dataclass
 class Moments:
-    """The comparison of the features at one time; all arrays (k,)."""
+    """The comparison at one time; all arrays of features (k,).
+
+    ``histograms`` has the visits of each cell and its probability on the grid, per axis; ``enough`` says whether there are trajectories
+    enough for the rate of false alarms.
+    """
 
     t: float
     grid: Array
@@ -94,6 +103,8 @@ class Moments:
     bias: Array
     tests: list[Test] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    histograms: list[tuple[Array, Array]] = field(default_factory=list)
+    enough: bool = True
 
     @property
     def z(self) -> Array:
@@ -138,7 +149,7 @@ def cell_probabilities(ds: xr.Dataset, t: float, axis: int) -> Array:
     return np.asarray(f + second / 24.0 - 17.0 / 5760.0 * fourth)
 
 
-def _at_edges(probability: Array, axis: Axis, other: Axis) -> Array:
+def at_edges(probability: Array, axis: Axis, other: Axis) -> Array:
     """Move probabilities of the cells of one axis to the cells of another (cubic spline of the distribution function)."""
     if axis == other:
         return probability
@@ -218,12 +229,12 @@ def sample_of(ens: Any, sol: xr.Dataset, t: float) -> Sample | str:
         return "the ensemble's moments are not finite"
     visits = None if ens.attrs["method"] == "linear" else [at[f"visits_{name}"].values for name in grid.names]
     if "bias" not in ens:
-        return Sample(count, mean, at["covariance"].values.reshape(k, k), visits, grid)
+        return Sample(count, mean, at["covariance"].values.reshape(k, k), visits, grid, skewness=at["skewness"].values)
     share = float(int(ens.attrs["coarse_factor"]) ** int(ens.attrs["weak_order"]) - 1)
     bias, error = at["bias"].values.reshape(k) / share, at["bias_covariance"].values.reshape(k, k) / share**2 / count
     shift = None if visits is None else [(at[f"visits_coarse_{name}"].values - v) / share for name, v in zip(grid.names, visits, strict=True)]
     covariance = at["extrapolated_covariance"].values.reshape(k, k)
-    return Sample(count, at["extrapolated"].values.reshape(k), covariance, visits, grid, bias, error, shift)
+    return Sample(count, at["extrapolated"].values.reshape(k), covariance, visits, grid, bias, error, shift, at["skewness"].values)
 
 
 def _from_arrays(arrays: Any, sol: xr.Dataset, t: float) -> Sample | str:
@@ -251,23 +262,22 @@ def _from_arrays(arrays: Any, sol: xr.Dataset, t: float) -> Sample | str:
     rows = features(grid.names, z, components(rho))
     sums = Sums.of(np.ascontiguousarray(rows), True)
     visits = [np.histogram(z[:, i], bins=a.interfaces)[0].astype(float) for i, a in enumerate(grid.axes)]
-    return Sample(len(z), sums.mean, sums.deviations / max(len(z) - 1, 1), visits, grid)
+    return Sample(len(z), sums.mean, sums.deviations / max(len(z) - 1, 1), visits, grid, skewness=skewness(rows[:CHUNK]))
 
 
 # -- the tests -----------------------------------------------------------------------------------------------------------
 def hotelling(
-    difference: Array, covariance: Array, count: int, signed: Array, bound: Array, bias: Array | None = None, noise: Array | None = None
-) -> tuple[Test, str]:
+    difference: Array, covariance: Array, count: int, signed: Array, bound: Array, bias: Array | None = None, noise: Array | None = None,
+    skew: Array | None = None,
+) -> tuple[Test, str]:  # fmt: skip
     """Hotelling's test of ``difference`` with rank-revealed covariance; also what is wrong where nothing fluctuates ("": nothing).
 
-    ``signed`` and ``bound`` are numerical errors with and without a known sign; ``bias`` that of the step, with covariance ``noise``.
+    ``signed`` and ``bound`` are numerical errors with and without a known sign; ``bias`` that of the step, with covariance ``noise``;
+    ``skew`` the skewness of the features (:mod:`cqpde.unravelling.skewness`).
     """
     from scipy.stats import f, ncf
 
-    deviation = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    size = np.maximum(deviation, max(1e-8 * float(deviation.max()), 1e-12))
-    values, modes = np.linalg.eigh(covariance / np.multiply.outer(size, size))
-    kept = values > RANK * values.max()
+    size, values, modes, kept = whitening(covariance)
     r = int(kept.sum())
     if count <= 2 * r + 2:
         raise OptionError("ens", f"needs more than {2 * r + 2} trajectories for {r} independent moments", count, "Use more")
@@ -282,6 +292,9 @@ def hotelling(
     factor = (count - r) / (r * (count - 1.0))
     p = float(f.sf(factor * statistic, r, count - r))
     shifted = float(ncf.sf(factor * statistic, r, count - r, shift**2)) if shift > 1e-6 else p
+    if skew is not None and np.all(np.isfinite(skew)):
+        added = tail(statistic, r, count, *skew)
+        p, shifted = min(1.0, p + added), min(1.0, shifted + added)
     null = modes[:, ~kept]
     fault = ""
     if null.size:
@@ -330,14 +343,16 @@ def compare(sol: xr.Dataset, sample: Sample, coarse: Sequence[xr.Dataset], t: fl
         bias = LEFT * np.sign(sample.bias) * np.maximum(np.abs(sample.bias) - 2.0 * own, 0.0)
     error = np.sqrt(np.maximum(np.diag(sample.covariance), 0.0) / sample.count)
     out = Moments(t, exact, np.where(known, np.abs(signed) + bound, np.nan), sample.mean, error, bias)
-    test, fault = hotelling(sample.mean - exact, sample.covariance, sample.count, signed, bound, sample.bias, sample.bias_covariance)
+    test, fault = hotelling(sample.mean - exact, sample.covariance, sample.count, signed, bound, sample.bias, sample.bias_covariance, sample.skewness)
     out.tests.append(test)
+    out.enough = sample.count >= ENOUGH[bool(np.isfinite(sample.skewness).all())] * test.freedom
     if fault:
         out.faults.append(fault)
     if sample.visits is not None:
         for i, other in enumerate(sample.grid.axes):
-            each = [_at_edges(cell_probabilities(ds, t, i), grid_of(ds).axes[i], other) for ds in (sol, *coarse)]
+            each = [at_edges(cell_probabilities(ds, t, i), grid_of(ds).axes[i], other) for ds in (sol, *coarse)]
             probability, wrong = _extrapolated(sol, coarse, each)
+            out.histograms.append((sample.visits[i], probability))
             if sample.visits_bias is not None:
                 wrong = wrong + sample.visits_bias[i] / sample.count
             tested = pearson(other.name, sample.visits[i], probability, wrong, sample.count)

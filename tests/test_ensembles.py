@@ -14,6 +14,8 @@ import cqpde as cq
 from cqpde.errors import CqpdeError, ModelError, OptionError, SolverError, StateError
 from cqpde.unravelling.plan import CHUNK
 
+from . import ensembles
+
 GRID = cq.Grid(q=(-6, 6, 24), p=(-9, 9, 24))
 DIOSI = cq.models.linear_diosi()
 
@@ -229,7 +231,7 @@ def test_two_time_correlation_and_spectrum_of_the_record():
 
 def test_no_classical_dynamics_is_qutip_s_master_equation():
     """Fixed z: averages are those of mesolve, and of smesolve's equation with the record in a coordinate that drives nothing."""
-    qutip = pytest.importorskip("qutip")
+    qutip = pytest.importorskip("qutip", reason="QuTiP is the independent code here: pip install qutip")
     h, monitored, lost = 0.7 * cq.sigmax() + 0.2 * cq.sigmaz(), 0.6 * cq.sigmaz(), 0.5 * cq.sigmam()
     model = cq.Model(("y",), 2, H=h, L=[monitored, lost], D1=[[1.0, 0]], D2=[[0.5]], D0=[[1.0, 0], [0, 1.0]])
     grid = cq.Grid(y=(-10, 10, 40))
@@ -340,11 +342,7 @@ def test_user_callables_and_expressions_give_the_same_trajectories():
 @pytest.mark.parametrize("sigma", [{"p": 1.0}, {"q": 0.5, "p": 0.8}])
 def test_many_steps_at_a_time_are_the_steps_one_by_one(method, sigma):
     """Keeping a path makes the run stop at every step; a sigma_x coupling, a drive and a trap leave nothing diagonal."""
-    import sympy
-
-    q, p = sympy.symbols("q p", real=True)
-    coupling = q * (cq.sigmax() + 0.5 * cq.sigmaz()) + 0.3 * cq.sigmay()
-    model = cq.healed(("q", "p"), p**2 / 2 + q**2 / 2 + q / 3, coupling, sigma)
+    model = ensembles.trapped_qubit(**sigma)
     options = {"trajectories": 700, "seed": 1, "dt": 0.02, "method": method, "bias": True}
     many = cq.unravel(model, start(), [0, 0.3, 1.0], **options)
     single = cq.unravel(model, start(), [0, 0.3, 1.0], store=1000, stored=1, **options)

@@ -249,7 +249,7 @@ def run_chunks(plan: Plan, first: int, trajectories: int, threads: int, progress
             for k in range(len(sizes) + 2 * threads):
                 if k < len(sizes):
                     stored = max(0, min(sizes[k], plan.stored - k * CHUNK)) if plan.store else 0
-                    flights.append((sizes[k], pool.submit(run_chunk, plan, first + k, sizes[k], stored)))
+                    flights.append((sizes[k], pool.submit(run_chunk, plan, first + k, sizes[k], stored, k == 0)))
                 if flights and (k >= 2 * threads - 1 or k >= len(sizes)):
                     size, future = flights.pop(0)
                     part = future.result()
@@ -288,8 +288,8 @@ def start(plan: Plan, chunk: int, size: int) -> Swarm:
     return swarm
 
 
-def run_chunk(plan: Plan, chunk: int, size: int, stored: int) -> Part:
-    """Run one chunk through all times."""
+def run_chunk(plan: Plan, chunk: int, size: int, stored: int, pilot: bool) -> Part:
+    """Run one chunk through all times; a ``pilot`` also estimates the skewness of the features."""
     grid, d = plan.rho0.grid, plan.model.dim
     swarm = start(plan, chunk, size)
     fine, rough = Noise(plan.seed, chunk, size), Noise(plan.seed, chunk, size, COARSE)
@@ -304,7 +304,7 @@ def run_chunk(plan: Plan, chunk: int, size: int, stored: int) -> Part:
             if s is not None:
                 _require_finite(plan, s, chunk, now)
         share = 1.0 / (COARSE ** METHODS[plan.method].order - 1.0)
-        part.snapshots.append(snapshot(grid, size, swarm, coarse, share, escaped, plan.functions, plan.field))
+        part.snapshots.append(snapshot(grid, size, swarm, coarse, share, escaped, plan.functions, plan.field, pilot))
 
     recorder.add(0, swarm)
     observe(float(plan.times[0]))

@@ -18,6 +18,7 @@ from ..coefficients import Point
 from ..grid import Grid
 from . import kernels_statistics as kernels
 from .schemes import Swarm
+from .skewness import skewness
 
 Array = np.ndarray
 
@@ -116,6 +117,8 @@ class Snapshot:
         Summed components of rho in every cell of the whole grid, if asked for.
     extremes : array (2,)
         Smallest and largest purity.
+    skewness : array (2,)
+        Of the features of the first part (the extrapolated ones if there are); NaN where it was not asked for.
     """
 
     count: int
@@ -130,6 +133,7 @@ class Snapshot:
     escaped: Array
     field: Array
     extremes: Array = default(default_factory=lambda: np.array([np.inf, -np.inf]))
+    skewness: Array = default(default_factory=lambda: np.full(2, np.nan))
 
     def merge(self, other: Snapshot) -> None:
         """Add the trajectories of another part of the ensemble."""
@@ -149,11 +153,13 @@ Functions = Mapping[str, Callable[[Point, Array], Any]]
 
 
 def snapshot(
-    grid: Grid, count: int, swarm: Swarm, coarse: Swarm | None, share: float, escaped: Array, functions: Functions, whole: bool
+    grid: Grid, count: int, swarm: Swarm, coarse: Swarm | None, share: float, escaped: Array, functions: Functions, whole: bool,
+    pilot: bool,
 ) -> Snapshot:
     """Statistics of a chunk of ``count`` trajectories of which those in ``swarm`` are still inside.
 
-    ``share`` of (coarse - fine) is the leading bias of the fine ones; ``whole``: also gather rho in every cell of the grid.
+    ``share`` of (coarse - fine) is the leading bias of the fine ones; ``whole``: also gather rho in every cell of the grid; ``pilot``:
+    also estimate the skewness.
     """
     x = state_components(swarm)
     rows = spread(features(grid.names, swarm.z, x), swarm.rows, count)
@@ -176,6 +182,7 @@ def snapshot(
         count, Sums.of(rows, True), Sums.of(extrapolated, True), Sums.of(spread(purity[:, None], swarm.rows, count), False), Sums.of(difference, True),
         Sums.of(user, False), [sums for sums, _, _ in own], [visits for _, visits, _ in seen], np.concatenate([outside for *_, outside in own]),
         escaped.copy(), density_field(grid, swarm.z, x) if whole else np.zeros((0, x.shape[1])), extremes,
+        skewness(rows if coarse is None else extrapolated) if pilot else np.full(2, np.nan),
     )  # fmt: skip
 
 
