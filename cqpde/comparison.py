@@ -23,7 +23,7 @@ significant and no error exceeds 0.2 standard errors; else ``inconclusive``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ import numpy as np
 from .dataset import grid_of
 from .errors import OptionError
 from .grid import Axis, Grid
+from .trajectory_arrays import points_and_states
 from .unravelling.plan import CHUNK
 from .unravelling.skewness import RANK, skewness, tail, whitening
 from .unravelling.statistics import Sums, components, features, monomials
@@ -238,31 +239,17 @@ def sample_of(ens: Any, sol: xr.Dataset, t: float) -> Sample | str:
 
 
 def _from_arrays(arrays: Any, sol: xr.Dataset, t: float) -> Sample | str:
-    """Read a user's own trajectories (format: :func:`validate`)."""
-    grid, d = grid_of(sol), sol.sizes["row"]
-    if not isinstance(arrays, Mapping) or not {"t", "z"} <= set(arrays) or ("rho" in arrays) == ("psi" in arrays):
-        keys = sorted(arrays) if isinstance(arrays, Mapping) else type(arrays).__name__
-        raise OptionError("ens", "arrays come as a dict of t, z and one of rho, psi", keys, "See the docstring of cqpde.validate")
-    times = np.atleast_1d(np.asarray(arrays["t"], dtype=float))
-    z = arrays["z"]
-    z = np.stack([np.asarray(z[name], dtype=float) for name in grid.names], axis=-1) if isinstance(z, Mapping) else np.asarray(z, dtype=float)
-    state = np.asarray(arrays["rho"] if "rho" in arrays else arrays["psi"], dtype=complex)
-    tail = (d, d) if "rho" in arrays else (d,)
-    if z.ndim != 3 or z.shape[1:] != (len(times), grid.ndim) or state.shape != (*z.shape[:2], *tail):
-        raise OptionError(
-            "ens", f"z must be (trajectories, {len(times)}, {grid.ndim}) and the state (trajectories, {len(times)}, {', '.join(map(str, tail))})",
-            f"{z.shape} and {state.shape}", "One row per trajectory",
-        )  # fmt: skip
-    index = int(np.flatnonzero(np.isclose(times, t, rtol=1e-12, atol=1e-12))[0])
-    z, state = z[:, index], state[:, index]
-    rho = state if "rho" in arrays else np.einsum("ma,mb->mab", state, state.conj())
+    """A user's own trajectories at time t."""
+    grid = grid_of(sol)
+    z, rho = points_and_states(arrays, grid, sol.sizes["row"], t)
     bad = ~(np.isfinite(z).all(axis=1) & np.isfinite(rho).all(axis=(1, 2)))
     if bad.any():
         return f"{int(bad.sum())} of {len(bad)} trajectories are not finite"
     rows = features(grid.names, z, components(rho))
     sums = Sums.of(np.ascontiguousarray(rows), True)
-    visits = [np.histogram(z[:, i], bins=a.interfaces)[0].astype(float) for i, a in enumerate(grid.axes)]
-    return Sample(len(z), sums.mean, sums.deviations / max(len(z) - 1, 1), visits, grid, skewness=skewness(rows[:CHUNK]))
+    weighted = np.abs(np.einsum("maa->m", rho).real - 1).max() > 1e-6
+    visits = None if weighted else [np.histogram(z[:, i], bins=a.interfaces)[0].astype(float) for i, a in enumerate(grid.axes)]
+    return Sample(len(z), sums.mean, sums.deviations / (len(z) - 1), visits, grid, skewness=skewness(rows[:CHUNK]))
 
 
 # -- the tests -----------------------------------------------------------------------------------------------------------
@@ -279,6 +266,8 @@ def hotelling(
 
     size, values, modes, kept = whitening(covariance)
     r = int(kept.sum())
+    if r == 0:
+        raise OptionError("ens", "some moment must fluctuate", "all trajectories are the same", "Pass an ensemble with noise")
     if count <= 2 * r + 2:
         raise OptionError("ens", f"needs more than {2 * r + 2} trajectories for {r} independent moments", count, "Use more")
     white = modes[:, kept] / np.sqrt(values[kept])
@@ -302,7 +291,8 @@ def hotelling(
         allowed = np.abs(null).T @ ((bound + np.abs(signed) + 1e-10) / size) + 6.0 * np.sqrt(RANK * values.max() / count)
         worst = int(np.argmax(defect - allowed))
         if defect[worst] > allowed[worst]:
-            fault = f"a combination of moments that is the same in every trajectory differs by {defect[worst]:.3g} of a standard deviation"
+            at = int(np.argmax(np.abs(null[:, worst])))
+            fault = f"a combination of moments that is the same in every trajectory is not that of the grid (difference {difference[at]:.3g} in component {at})"
     return Test("moments (Hotelling T^2)", statistic, r, p, max(p, shifted) if np.isfinite(shifted) else p), fault
 
 

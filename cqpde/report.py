@@ -12,6 +12,7 @@ import numpy as np
 from . import dataset
 from .comparison import ENOUGH, SHARE, Moments, compare, sample_of
 from .errors import OptionError
+from .trajectory_arrays import times_of
 from .unravelling.statistics import component_labels, monomial_labels
 
 if TYPE_CHECKING:
@@ -122,13 +123,16 @@ def validate(
 
     Notes
     -----
-    The histograms of an ensemble with weights (``linear``) are not tested. The purity of trajectories has no counterpart on the grid
+    The histograms of an ensemble with weights (``linear``, un-normalised states) are not tested. The purity of trajectories has no counterpart on the grid
     (a conditional state given z alone is a mixture over paths); it is shown, with the grid's value as a lower bound.
     """
-    if not 0 < level < 1:
+    if not isinstance(level, int | float | np.number) or not 0 < level < 1:
         raise OptionError("level", "must lie in (0, 1)", level, "Use e.g. 0.01")
     given: Any = coarse
-    rough: list[xr.Dataset] = [] if given is None else [given] if hasattr(given, "data_vars") else list(given)
+    rough: list[xr.Dataset] = [] if given is None else [given] if hasattr(given, "data_vars") or not hasattr(given, "__iter__") else list(given)
+    for other in rough:
+        if not hasattr(other, "data_vars") or "rho" not in other:
+            raise OptionError("coarse", "must be solutions with full fields", type(other).__name__, "Pass what cqpde.solve returned, on fewer cells")
     _check(sol, ens, rough)
     rows, reasons, count = [], [], 0
     for t in _common_times(sol, ens, times):
@@ -177,11 +181,9 @@ def _check(sol: xr.Dataset, ens: Any, coarse: list[xr.Dataset]) -> None:
 
 def _common_times(sol: xr.Dataset, ens: Any, times: Any) -> Array:
     stored = sol[str(sol["rho"].dims[0])].values
-    theirs = stored
-    if hasattr(ens, "data_vars"):
-        theirs = ens["t"].values
-    elif isinstance(ens, dict) and "t" in ens:
-        theirs = np.atleast_1d(np.asarray(ens["t"], dtype=float))
+    if hasattr(ens, "data_vars") and "t" not in ens:
+        raise OptionError("ens", "must be an ensemble of cqpde.unravel, or arrays", "a Dataset without t", "Pass what unravel returned")
+    theirs = ens["t"].values if hasattr(ens, "data_vars") else times_of(ens)
     common = np.array([t for t in stored if np.isclose(theirs, t, rtol=1e-12, atol=1e-12).any()])
     if len(common) == 0:
         raise OptionError("ens", "must share a time with the solution's fields", np.array2string(np.asarray(theirs), threshold=6), "Pass t=sol.t")

@@ -131,6 +131,16 @@ def test_moments_that_do_not_fluctuate_are_compared(solutions):
     assert report.verdict == "disagree" and "same in every trajectory" in report.reasons[0]
 
 
+def test_unnormalised_states_count_with_their_weight(solutions):
+    """Kets times independent random factors of mean square one: the same means, no histograms; without the weights it is another law."""
+    arrays = diosi_arrays(count=8000, steps=200)
+    factor = np.exp(0.3 * np.random.default_rng(3).standard_normal(8000) - 0.09)[:, None, None]
+    report = cq.validate(solutions["linear_diosi"][0], {**arrays, "psi": factor * arrays["psi"]})
+    assert report.verdict == "agree" and report.dataset.sizes["test"] == 1
+    tilted = np.where(arrays["z"][:, :, :1] > 0, 1.2, 0.7)
+    assert cq.validate(solutions["linear_diosi"][0], {**arrays, "psi": tilted * arrays["psi"]}).verdict == "disagree"
+
+
 # -- calibration ---------------------------------------------------------------------------------------------------------
 def test_the_rate_of_false_alarms_is_as_stated(solutions):
     """600 right ensembles of 3000: Hotelling rejects at the nominal rate; without skewness, and a sum of squared z-scores, more often."""
@@ -185,14 +195,23 @@ def test_refusals_name_the_argument(solutions):
         ({**arrays, "rho": arrays["psi"]}, "one of rho, psi"),
         ({**arrays, "z": arrays["z"][:, :, :1]}, "z must be"),
         ({**arrays, "t": [0.7]}, "share a time"),
+        ({**arrays, "z": arrays["z"] + 0.1j}, "real numbers"),
+        ({**arrays, "z": [[1, 2], [3]]}, "real numbers"),
+        ({**arrays, "z": {"q": arrays["z"][:, :, 0]}}, "coordinates q, p"),
+        ({**arrays, "z": 0 * arrays["z"], "psi": 0 * arrays["psi"] + 0.5}, "must fluctuate"),
+        ({"t": arrays["t"], "z": arrays["z"], "rho": np.ones((200, 1, 2, 2)) * [[1, 1], [0, 0]]}, "Hermitian"),
         ([1, 2], "dict of t, z"),
         ({k: (v[:20] if k != "t" else v) for k, v in arrays.items()}, "more than"),
         (exact, "must be an ensemble"),
     ):
         with pytest.raises(OptionError, match=message):
             cq.validate(exact, broken)
-    with pytest.raises(OptionError, match="level"):
-        cq.validate(exact, arrays, level=2)
+    for level in (2, "1 %", float("nan")):
+        with pytest.raises(OptionError, match="level"):
+            cq.validate(exact, arrays, level=level)
+    for coarse in (3, [3]):
+        with pytest.raises(OptionError, match="coarse"):
+            cq.validate(exact, arrays, coarse=coarse)
     with pytest.raises(OptionError, match="full fields"):
         cq.validate(exact.drop_vars("rho"), arrays)
 

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
+#: Names of the variables of a result, which the user's functions must not take.
+RESERVED = {
+    "operators", "moments", "covariance", "purity", "skewness", "outside", "escaped", "rho", "bias", "bias_covariance", "extrapolated",
+    "extrapolated_covariance", "t", "monomial", "operator", "row", "col", "face", "invariant", "trajectory", "arrival",
+}  # fmt: skip
+PREFIXES = ("rho_", "visits_", "path_", "arrival_", "purity_", "t_path", "monomial_", "operator_")
+
+
 def unravel(
     model: Model,
     rho0: State,
@@ -123,6 +131,8 @@ def unravel(
     """
     began = time.perf_counter()
     seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if seed is None else seed
+    if not isinstance(moments or {}, Mapping):
+        raise OptionError("moments", "must be a dict of callables", type(moments).__name__, "Write {'name': f}")
     plan = prepare(
         model, rho0, t, trajectories, seed, method, dt, dict(moments or {}), bias, state, store, stored, arrivals, field, check
     )
@@ -148,13 +158,15 @@ def prepare(
             _require_integer(name, value, 1)
     if stored is not None and store is None:
         raise OptionError("stored", "has no effect without store", stored, "Give store=1 as well")
-    if dt is not None and not (isinstance(dt, int | float | np.number) and 0 < dt < np.inf):
+    if dt is not None and not (isinstance(dt, int | float | np.number) and not isinstance(dt, bool) and 0 < dt < np.inf):
         raise OptionError("dt", "must be a positive number", repr(dt), "Leave it out for the default")
+    check_state(rho0, model.dim)
     for name, function in functions.items():
         if not callable(function) or not str(name).isidentifier():
-            raise OptionError(f"moments[{name!r}]", "must be a callable with a name", type(function).__name__, "")
+            raise OptionError(f"moments[{name!r}]", "must be a callable under a name that is an identifier", type(function).__name__, "Write {'name': f}")
+        if name in RESERVED or str(name).startswith(PREFIXES) or name in rho0.grid.names:
+            raise OptionError(f"moments[{name!r}]", "must not have the name of another variable of the result", repr(name), "Choose another name")
     times = _times(t)
-    check_state(rho0, model.dim)
     probes = (times[0], times[-1]) if model.time_dependent else (times[0],)
     for at in probes:
         model.check(rho0.grid, float(at), check)
