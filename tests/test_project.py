@@ -124,7 +124,7 @@ def test_both_roads_and_planted_mistakes_run():
 
     numbers = two_roads.main(["--quick", "--threads", "1"])
     assert all(verdict in ("agree", "inconclusive") for *_, verdict, _ in numbers["two roads"])
-    assert len(numbers["rejects"]) == 4 and all(p < 1e-6 for p in numbers["rejects"].values())
+    assert len(numbers["rejects"]) == 5 and all(p < 1e-6 for p in numbers["rejects"].values())
 
 
 def test_the_monitored_qubit_of_other_codes_runs():

@@ -9,7 +9,7 @@ import cqpde as cq
 from cqpde import comparison
 from cqpde.cli import main
 from cqpde.errors import OptionError
-from cqpde.unravelling import run, skewness
+from cqpde.unravelling import prepare, run, skewness
 
 from . import ensembles, models
 from .own_trajectories import ARRAYS, PLANTS, N, diosi_arrays
@@ -150,7 +150,7 @@ def test_the_rate_of_false_alarms_is_as_stated(solutions):
     exact = solutions["linear_diosi"][0]
     mu = comparison.grid_features(exact, case.t)
     expected = comparison.cell_probabilities(exact, case.t, 0)
-    plan = run.prepare(case.model, case.start(exact.cq.grid), [0, case.t], 1, 21, "instrument", 1 / 32, {}, False, "auto", None, None, False, False, None)
+    plan = prepare.prepare(case.model, case.start(exact.cq.grid), [0, case.t], 1, 21, "instrument", 1 / 32, {}, False, "auto", None, None, False, False, None)
     size, rounds, zero = 3000, 600, np.zeros_like(mu)
     p, plain, histogram, naive = [], [], [], []
     for k in range(rounds):

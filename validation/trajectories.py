@@ -17,7 +17,7 @@ import sympy
 import cqpde as cq
 from cqpde import comparison
 from cqpde.dataset import snapshot
-from cqpde.unravelling import run
+from cqpde.unravelling import prepare, run
 
 Array = np.ndarray
 
@@ -144,7 +144,7 @@ def false_alarms(rounds: int, size: int) -> dict[float, tuple[float, ...]]:
     exact = snapshot(grid, 2, 1.0, cq.models.linear_diosi_exact(grid, 1.0)).expand_dims("t")
     mu, zero = comparison.grid_features(exact, 1.0), np.zeros(24)
     cells = [comparison.at_edges(comparison.cell_probabilities(exact, 1.0, i), grid.axes[i], other) for i, other in enumerate(start(48).grid.axes)]
-    plan = run.prepare(cq.models.linear_diosi(), start(48), [0, 1.0], 1, 77, "instrument", 1 / 32, {}, False, "auto", None, None, False, False, None)
+    plan = prepare.prepare(cq.models.linear_diosi(), start(48), [0, 1.0], 1, 77, "instrument", 1 / 32, {}, False, "auto", None, None, False, False, None)
     p = []
     for k in range(rounds):
         s = run.run_chunk(plan, k, size, 0, True).snapshots[-1]

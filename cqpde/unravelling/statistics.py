@@ -17,8 +17,8 @@ import numpy as np
 from ..coefficients import Point
 from ..grid import Grid
 from . import kernels_statistics as kernels
-from .schemes import Swarm
 from .skewness import skewness
+from .swarm import Swarm
 
 Array = np.ndarray
 
