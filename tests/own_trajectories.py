@@ -22,7 +22,7 @@ PLANTS = {
 def diosi_arrays(plant: str = "", count: int = N, steps: int | None = None) -> dict[str, Any]:
     rng = np.random.default_rng(7)
     sz = np.diag([1.0, -1.0])
-    steps = steps or (40 if plant else 300)
+    steps = steps or ({"": 300, "D0": 160}.get(plant, 40))
     return paper_sde.trajectories(
         0.4 * rng.standard_normal((count, 2)), np.full(2, 0.5**0.5), 1.0, steps,
         H=lambda z: (2 * z[:, 0] + 2)[:, None, None] * sz, L=[-2 * sz], D0=[[0.25]], D1=[[0], [0.5]],
@@ -36,7 +36,7 @@ def three_level_arrays(plant: str = "", count: int | None = None) -> dict[str, A
     rng = np.random.default_rng(8)
     least = models.D13.conj().T @ models.D13 / 0.7
     return paper_sde.trajectories(
-        0.5 * rng.standard_normal((count, 1)), models.PSI3, 0.8, 40 if plant else 300, H=lambda z: np.broadcast_to(models.H3, (len(z), 3, 3)), L=models.L3,
+        0.5 * rng.standard_normal((count, 1)), models.PSI3, 0.8, {"": 300, "D1": 160}.get(plant, 40), H=lambda z: np.broadcast_to(models.H3, (len(z), 3, 3)), L=models.L3,
         D0=least + models.E3, D1=models.D13, sigma=lambda z: np.full((len(z), 1, 1), 0.7**0.5), D1C=lambda z: np.full((len(z), 1), 0.3),
         seed=12, plant=plant,
     )  # fmt: skip

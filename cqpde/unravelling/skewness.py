@@ -16,9 +16,8 @@ with :math:`\bar G_k` the tail of the :math:`\chi^2` law of k degrees of freedom
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from .kernels_statistics import column_means, scatter
+from .kernels_statistics import column_means, scatter, skewness_invariants, third_moments
 
 Array = np.ndarray
 
@@ -46,50 +45,8 @@ def skewness(rows: Array) -> Array:
     if r == 0 or r > MOST or m < 20 * r:
         return np.full(2, np.nan)
     white = (modes[:, kept] / np.sqrt(values[kept])) / size[:, None]
-    halves = [_third_moments(half, mean, np.ascontiguousarray(white.T)) for half in (rows[: m // 2], rows[m // 2 :])]
-    return np.array(_invariants(*halves))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _third_moments(rows, mean, white):  # type: ignore[no-untyped-def]
-    """Means of ``y_i y_j y_k`` for k <= j <= i, where ``y = white (row - mean)``, in a fixed order of summation."""
-    m, size = rows.shape
-    r = white.shape[0]
-    out = np.zeros((r, r, r))
-    delta, y = np.empty(size), np.empty(r)
-    for l in range(m):
-        for a in range(size):
-            delta[a] = rows[l, a] - mean[a]
-        for i in range(r):
-            total = 0.0
-            for a in range(size):
-                total += white[i, a] * delta[a]
-            y[i] = total
-        for i in range(r):
-            for j in range(i + 1):
-                pair = y[i] * y[j]
-                for k in range(j + 1):
-                    out[i, j, k] += pair * y[k]
-    return out / m
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _invariants(a, b):  # type: ignore[no-untyped-def]
-    """``sum a_ijk b_ijk`` and ``sum_j (sum_i a_iij) (sum_k b_kkj)`` of symmetric tensors given for k <= j <= i."""
-    r = a.shape[0]
-    full, first, second = 0.0, np.zeros(r), np.zeros(r)
-    for i in range(r):
-        for j in range(i + 1):
-            for k in range(j + 1):
-                many = 6.0 if i != j and j != k else 1.0 if i == k else 3.0
-                full += many * a[i, j, k] * b[i, j, k]
-                if i == j:
-                    first[k] += a[i, j, k]
-                    second[k] += b[i, j, k]
-                if j == k and i != j:
-                    first[i] += a[i, j, k]
-                    second[i] += b[i, j, k]
-    return full, np.sum(first * second)
+    halves = [third_moments(half, mean, np.ascontiguousarray(white.T)) for half in (rows[: m // 2], rows[m // 2 :])]
+    return np.array(skewness_invariants(*halves))
 
 
 def tail(statistic: float, r: int, count: int, beta: float, gamma: float) -> float:
