@@ -7,6 +7,7 @@ Exit codes: 0 done; 2 the input was refused; 3 the run was stopped because its r
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("--dt", type=float, help="longest step of the trajectories")
     validate.add_argument("--level", type=float, default=0.01, help="p-value below which to disagree (default %(default)s)")
     validate.add_argument("-o", "--output", metavar="REPORT.nc", help="netCDF file for the table")
+    validate.add_argument("--figure", metavar="FIGURE.png", help="file for the figure (png, pdf, svg, ...; needs Matplotlib)")
     validate.add_argument("-q", "--quiet", action="store_true", help="print nothing but the verdict")
     run.add_argument("-o", "--output", metavar="FILE.nc", help="netCDF file to write (default: the name with .nc)")
     run.add_argument(
@@ -179,8 +181,11 @@ def _validate(arguments: argparse.Namespace) -> int:
     from .solver import solve
     from .unravelling import unravel
 
-    if arguments.output:
-        io.check_writable(arguments.output)
+    for path in (arguments.output, arguments.figure):
+        if path:
+            io.check_writable(path)
+    if arguments.figure and importlib.util.find_spec("matplotlib") is None:
+        raise OptionError("--figure", "needs Matplotlib", "it is not installed", 'pip install "cqpde[plot]"')
     solution = io.load(arguments.file)
     if "rho" not in solution or not solution.attrs.get("cqpde_config"):
         raise FileError(arguments.file, "must hold full fields and the configuration", "neither or one", "Write it with 'cqpde run'")
@@ -214,6 +219,8 @@ def _validate(arguments: argparse.Namespace) -> int:
     print(f"{report.verdict}, p = {report.p_value:.3g}" if arguments.quiet else str(report))
     if arguments.output:
         io.save(report.dataset, arguments.output)
+    if arguments.figure:
+        report.figure().savefig(arguments.figure)
     return {"agree": 0, "disagree": 4, "inconclusive": 5}[report.verdict]
 
 
