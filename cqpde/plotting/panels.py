@@ -28,9 +28,9 @@ def figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def new_axes(where: Any, spec: Any = 111, **options: Any) -> Any:
-    """Axes in a figure, with the style of these pictures."""
-    axes = where.add_subplot(spec, **options)
+def new_axes(where: Any, spec: tuple[int, int, int] = (1, 1, 1)) -> Any:
+    """Axes at (rows, columns, place) of a figure, with the style of these pictures."""
+    axes = where.add_subplot(*spec)
     axes.tick_params(labelsize=8)
     return axes
 
