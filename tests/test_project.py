@@ -29,6 +29,7 @@ LAYERS = [
     {"comparison"},
     {"report"},
     {"io", "config"},
+    {"export", "plotting"},
     {"cli"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}

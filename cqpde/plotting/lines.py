@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
+#: Diagnostics below this are round-off of round-off, and not shown.
+LEAST = 1e-18
+
 
 def marginals(sol: xr.Dataset, ens: xr.Dataset | None = None, t: float | None = None, *, batch: int = 0) -> Figure:
     """Marginal densities of all coordinates at one time, split into populations, with the histograms of an ensemble over them.
@@ -65,7 +68,7 @@ def _histogram(axes: Any, ens: xr.Dataset, name: str, time: float | None) -> Non
         raise OptionError("ens", f"must have the time {time:g}", ", ".join(f"{x:g}" for x in ens["t"].values), "Unravel at the solution's times")
     density = np.einsum("aax->x", nearest[f"rho_marginal_{name}"].values).real
     visits, x = nearest[f"visits_{name}"].values, ens[name].values
-    join = max(1, -(-len(x) // 40))
+    join = max(1, len(x) // 64)
     cut = len(x) // join * join
     mean = lambda a: a[:cut].reshape(-1, join).mean(axis=1)
     total = visits[:cut].reshape(-1, join).sum(axis=1)
@@ -157,8 +160,8 @@ def _series_diagnostics(axes: Any, ds: xr.Dataset) -> None:
     ]  # fmt: skip
     for k, (name, values) in enumerate(rows):
         y = np.asarray(values, dtype=float)
-        if np.any(y > 0):
-            axes.plot(t, np.where(y > 0, y, np.nan), "o-", color=level_color(k), markersize=2.5, linewidth=0.9, label=name)
+        if np.any(y > LEAST):
+            axes.plot(t, np.where(y > LEAST, y, np.nan), "o-", color=level_color(k), markersize=2.5, linewidth=0.9, label=name)
     axes.set_yscale("log")
     axes.set_ylabel("diagnostics")
 
