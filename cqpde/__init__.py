@@ -27,13 +27,27 @@ if TYPE_CHECKING:
     from .operators import basis, destroy, identity, ket, projector, sigmam, sigmap, sigmax, sigmay, sigmaz, tensor
     from .report import Report, validate
     from .solver import solve
+    from .theory.adjoint import adjoint
+    from .theory.fields import scalar_field
+    from .theory.meanfield import mean_field_validity
+    from .theory.measurement import condition, measured, record_operator
+    from .theory.positivity import map_positivity
+    from .theory.purification import church, temple
+    from .theory.steady import detailed_balance, steady_state
+    from .theory.thermal import thermal, thermal_state, thermodynamics
+    from .theory.tradeoff import decoherence_diffusion
     from .unravelling import correlation, extend, spectrum, unravel
 
 _WHERE = {
     "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "generator": "fv.generator", "Grid": "grid",
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
     "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver",
-    "Report": "report", "validate": "report", "from_qobj": "interop",
+    "Report": "report", "validate": "report", "from_qobj": "interop", "adjoint": "theory.adjoint", "decoherence_diffusion": "theory.tradeoff",
+    "scalar_field": "theory.fields", "mean_field_validity": "theory.meanfield", "map_positivity": "theory.positivity",
+    **dict.fromkeys(("condition", "measured", "record_operator"), "theory.measurement"),
+    **dict.fromkeys(("church", "temple"), "theory.purification"),
+    "detailed_balance": "theory.steady", "steady_state": "theory.steady",
+    **dict.fromkeys(("thermal", "thermal_state", "thermodynamics"), "theory.thermal"),
     **dict.fromkeys(("correlation", "extend", "spectrum", "unravel"), "unravelling"),
     **dict.fromkeys(
         ("basis", "destroy", "identity", "ket", "projector", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "tensor"), "operators"
@@ -41,9 +55,11 @@ _WHERE = {
 }  # fmt: skip
 
 __all__ = [
-    "CqpdeError", "CqpdeWarning", "Grid", "Model", "Report", "State", "basis", "correlated", "correlation", "destroy", "extend",
-    "from_array", "from_qobj", "gaussian", "generator", "healed", "identity", "ket", "load", "models", "observables", "plot", "point", "product",
-    "projector", "sampled", "save", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "spectrum", "tensor", "unravel", "validate",
+    "CqpdeError", "CqpdeWarning", "Grid", "Model", "Report", "State", "adjoint", "basis", "church", "condition", "correlated", "correlation",
+    "decoherence_diffusion", "destroy", "detailed_balance", "extend",
+    "from_array", "from_qobj", "gaussian", "generator", "healed", "identity", "ket", "load", "map_positivity", "mean_field_validity", "measured", "models", "observables", "plot", "point", "product",
+    "projector", "record_operator", "sampled", "save", "scalar_field", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "spectrum", "steady_state", "temple", "tensor",
+    "thermal", "thermal_state", "thermodynamics", "unravel", "validate",
 ]  # fmt: skip
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .channels import positive
+from .channels.parts import Obstacle, Structure
 from .channels.proposal import steps_of
-from .channels.structure import Obstacle, Structure, analyse
+from .channels.structure import analyse
 from .errors import OptionError, did_you_mean
 from .fv.generator import TRANSPORTS
 from .grid import Grid

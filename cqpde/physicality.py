@@ -90,10 +90,7 @@ def _check_trade_off(model: Model, grid: Grid, fields: dict[str, Array], mode: s
     lindblad = fields["L"]
     if lindblad.shape[-3] == 0 or d == 1:
         return 0.0
-    traces = np.trace(lindblad, axis1=-2, axis2=-1) / d
-    m = lindblad - traces[..., None, None] * np.eye(d)
-    c_transposed = np.swapaxes(m.reshape(*m.shape[:-2], d * d), -1, -2)
-    r = np.asarray(np.linalg.qr(c_transposed, mode="r"))
+    r = traceless_factor(lindblad, d)
     d1 = fields["D1"] @ _adjoint(r)
     inverse = pseudo_inverse(s)
     outside = d1 - s @ inverse @ d1
@@ -124,6 +121,13 @@ def _check_trade_off(model: Model, grid: Grid, fields: dict[str, Array], mode: s
         )
         complain(name, rule, f"margin {worst[0]:.4g} at {worst[1]}", "Increase D0 or D2, or reduce D1")
     return float(worst[0])
+
+
+def traceless_factor(lindblad: Array, d: int) -> Array:
+    """The factor R that expresses D0 and D1 in an orthonormal basis of the traceless parts of the Lindblad operators (*cells, p, d, d)."""
+    traces = np.trace(lindblad, axis1=-2, axis2=-1) / d
+    m = lindblad - traces[..., None, None] * np.eye(d)
+    return np.asarray(np.linalg.qr(np.swapaxes(m.reshape(*m.shape[:-2], d * d), -1, -2), mode="r"))
 
 
 def _adjoint(m: Array) -> Array:

@@ -11,11 +11,11 @@ import numpy as np
 
 from .channels.compose import Composition, Known, remembered, turn
 from .channels.guards import OpenEnds, cells_for_coefficients
+from .channels.parts import Kick, Stream, Structure, drift_parts
 from .channels.positive import PositiveComposition
 from .channels.proposal import propose
 from .channels.resolution import Start, resample_to, settle
 from .channels.shifts import ladder
-from .channels.structure import Kick, Stream, Structure, drift_parts
 from .choice import Route
 from .components import to_components, to_matrix
 from .errors import OptionError, RouteError, SolverError

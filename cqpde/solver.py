@@ -127,6 +127,7 @@ def solve(
     _check_options(model, tol, dt_max)
     check_words(method, transport, positivity)
     grid = _check_states(states, model)
+    model.refresh(grid, (float(times[0]), float(times[-1])))
     survey = survey_time(model, grid, float(times[0]), float(times[-1]))
     probes = _probe_times(model, times, survey.extremes)
     margin = min(model.check(grid, at, check) for at in probes)

@@ -11,7 +11,8 @@ import cqpde as cq
 from cqpde.channels import positive, shifts
 from cqpde.channels.forward import order_four
 from cqpde.channels.kraus import SHORT, kraus_kick, kraus_operators
-from cqpde.channels.structure import analyse, fields_at
+from cqpde.channels.parts import fields_at
+from cqpde.channels.structure import analyse
 from cqpde.components import min_eigenvalues, to_components, to_matrix
 from cqpde.errors import CqpdeError, OptionError, RouteError, SolverError
 

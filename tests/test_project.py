@@ -28,6 +28,7 @@ LAYERS = [
     {"solver"},
     {"comparison"},
     {"report"},
+    {"theory"},
     {"io", "config"},
     {"export", "plotting"},
     {"cli"},

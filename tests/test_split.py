@@ -11,8 +11,9 @@ import scipy.linalg
 
 import cqpde as cq
 from cqpde.channels import spectral
+from cqpde.channels.parts import Kick, Lines, Local, Stream
 from cqpde.channels.resolution import resample
-from cqpde.channels.structure import Kick, Lines, Local, Stream, analyse
+from cqpde.channels.structure import analyse
 from cqpde.errors import GridError, ModelError, OptionError, RouteError
 
 from . import models, split_models
@@ -425,8 +426,46 @@ def test_a_spike_between_the_cells_of_the_first_look_is_kept():
     mean, second = np.sum(f * x) / f.sum(), np.sum(f * x**2) / f.sum()
     assert float(solution.cq.moment("x")[-1]) == pytest.approx(mean, abs=1e-6)
     assert float(solution.cq.moment("x", order=2)[-1]) == pytest.approx(second + 2 * 0.02, abs=1e-6)
+    ripple = cq.product(grid, lambda z: np.exp(-0.5 * z.x**2) * (1 + np.cos(2 * np.pi * 66 / 16 * z.x)), [1])  # mode 14 to 80 cells
+    solution = cq.solve(model, ripple, [0, 1], method="split", tol=1e-2)
+    smooth = np.exp(-0.5 * x**2 / 1.04)  # noise leaves exp(-13) of the ripple
+    assert np.abs(solution.cq.density().values[-1] / smooth - 1 / np.sqrt(2 * np.pi * 1.04))[600:1000].max() < 1e-5
     with pytest.raises(RouteError, match="resolve the state"):  # as narrow as the cells, not as those of the first look
         cq.solve(model, cq.point(grid, 0.4, [1]), [0, 1], method="split", tol=1e-5)
+
+
+def _carried(x, tau):
+    """Density at x of a von Mises start carried by dx/dt = a(t) sin x with tau = int a dt: tan(x/2) = tan(x0/2) exp(tau)."""
+    x0 = 2 * np.arctan(np.tan(x / 2) * np.exp(-tau))
+    return np.exp(2 * np.cos(x0 - 0.7)) / (2 * np.pi * np.i0(2.0)) * np.sin(x0) / np.sin(x)
+
+
+@pytest.mark.parametrize("tol", [1e-4, 1e-6, 1e-8])
+def test_drift_of_its_own_coordinate_and_of_time_beside_a_lindblad_equation(tol):
+    """D1 = 0: the density is carried by characteristics, the quantum state follows exp(t L); both to the tolerance, on cells found by the run."""
+    h, decay, t = np.array([[0.2, 0.5 - 0.1j], [0.5 + 0.1j, -0.2]]), np.array([[0, 1], [0, 0]]), 1.3
+    rate = lambda t: 0.6 + 0.5 * np.cos(5 * t)
+    model = cq.Model(("x", "y"), 2, H=h, L=[decay], D0=[[0.4]], D1C={"x": lambda z, t: rate(t) * np.sin(z.x)}, D2={"y": 0.2})
+    grid = cq.Grid(x=(-np.pi, np.pi, 192, "periodic"), y=(-6, 6, 48))
+    start = cq.product(grid, lambda z: np.exp(2 * np.cos(z.x - 0.7) - z.y**2 / 0.72), cq.ket("+"))
+    solution = cq.solve(model, start, [0, t], method="split", tol=tol)
+    axis, eye = grid.axes[0], np.eye(2)
+    error = np.abs(solution.cq.marginal("x").values[-1] - _carried(axis.centers, 0.6 * t + 0.1 * np.sin(5 * t))).sum() * axis.spacing
+    assert error < tol
+    number = decay.T @ decay
+    lindblad = 0.4 * (np.kron(decay, decay) - 0.5 * np.kron(number, eye) - 0.5 * np.kron(eye, number)) - 1j * (np.kron(h, eye) - np.kron(eye, h.T))
+    final = solution.rho.values[-1].sum((-2, -1)).reshape(-1) * grid.cell_volume
+    assert np.abs(final - scipy.linalg.expm(t * lindblad) @ np.full(4, 0.5)).max() < 1e-12
+
+
+def test_three_axes_that_drift_by_their_own_coordinates():
+    rates = {"x": 0.5, "y": -0.4, "w": 0.3}
+    model = cq.Model(tuple(rates), 1, D1C={k: (lambda z, k=k: rates[k] * np.sin(z[k])) for k in rates})
+    grid = cq.Grid(**{k: (-np.pi, np.pi, 40, "periodic") for k in rates})
+    start = cq.product(grid, lambda z: np.exp(sum(2 * np.cos(z[k] - 0.7) for k in rates)), [1])
+    solution = cq.solve(model, start, [0, 1], method="split", tol=1e-5)
+    exact = np.einsum("i,j,k->ijk", *[_carried(grid.axis(k).centers, r) for k, r in rates.items()])
+    assert np.abs(solution.rho.values[-1, 0, 0].real - exact).sum() * grid.cell_volume < 1e-5
 
 
 def test_outputs_inside_a_step_may_need_more_cells_than_its_ends():
@@ -437,3 +476,14 @@ def test_outputs_inside_a_step_may_need_more_cells_than_its_ends():
         difference = np.moveaxis(sol.rho.values[k] - cq.models.linear_diosi_exact(grid, float(sol.t[k])), (0, 1), (-2, -1))
         assert np.abs(np.linalg.eigvalsh(difference)).sum() * grid.cell_volume < 1e-4
     assert float(sol.steps[-1]) < 50
+    fewer = cq.solve(cq.models.linear_diosi(), cq.gaussian(grid, 0.0, 0.4, cq.ket("+")), [0, 1], tol=1e-4)
+    assert np.array_equal(fewer.rho.values[-1], sol.rho.values[-1])  # asking for more output does not change the answer
+
+
+def test_a_callable_that_reads_a_changed_variable_is_noticed():
+    """What the model keeps of earlier runs is dropped when a callable returns something else: the drift enters the mean."""
+    now = {"drift": 1.0}
+    model = cq.Model(("x",), 1, D1C=[lambda z: now["drift"]], D2=[[0.1]])
+    start = cq.gaussian(cq.Grid(x=(-8, 8, 64)), 0, 0.6, [1])
+    for now["drift"] in (1.0, 2.0, -1.0):
+        assert float(cq.solve(model, start, [0, 1], method="split").cq.moment("x")[-1]) == pytest.approx(now["drift"], abs=1e-9)

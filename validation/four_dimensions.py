@@ -20,7 +20,8 @@ import sympy
 
 import cqpde as cq
 from cqpde.channels.compose import Composition
-from cqpde.channels.structure import Structure, analyse
+from cqpde.channels.parts import Structure
+from cqpde.channels.structure import analyse
 from cqpde.components import to_components
 from cqpde.kernels.stencil import copy_step
 

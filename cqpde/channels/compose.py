@@ -24,8 +24,17 @@ from ..stencil import Stencil, StencilBuilder
 from ..superoperators import excess, hamiltonian
 from .guards import OpenEnds
 from .lines import LineMatrices, apply_lines, contraction, own_drift
-from .spectral import KickSymbol, Multiplier, apply_multiplier, exponential, kick_symbol, stream_multiplier
-from .structure import Kick, Lines, Part, Stream, Structure, depends, drift_parts, fields_at
+from .parts import Kick, Lines, Part, Stream, Structure, depends, drift_parts, fields_at
+from .spectral import (
+    KickSymbol,
+    Multiplier,
+    apply_multiplier,
+    exponential,
+    kick_symbol,
+    record_tails,
+    stream_multiplier,
+    transform,
+)
 
 Array = np.ndarray
 
@@ -150,6 +159,8 @@ class Composition:
         for flow in flows:
             if flow.lines is not None:
                 gone = apply_lines(x, flow.lines, self.grid.cell_volume)
+                if tails is not None:
+                    record_tails(transform(x, (flow.lines.axis + 2,), 1), self.grid, (flow.lines.axis,), tails)
                 if gone is not None:
                     escaped[:, 2 * flow.lines.axis : 2 * flow.lines.axis + 2] += gone
             if flow.multiplier is not None:

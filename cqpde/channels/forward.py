@@ -28,7 +28,8 @@ import numpy as np
 from ..grid import Grid
 from ..model import Canonical, Model
 from ..superoperators import excess, hamiltonian
-from .structure import Kick, Structure, depends, fields_at, rotations, superoperators, tidy
+from .commuting import rotations, superoperators
+from .parts import Kick, Structure, depends, fields_at, tidy
 
 Array = np.ndarray
 

@@ -9,8 +9,8 @@ from scipy.interpolate import CubicSpline
 
 from ..grid import Grid
 from ..model import Model
+from .parts import Kick, Lines, Stream, Structure, drift_parts, fields_at
 from .resolution import more_cells
-from .structure import Kick, Lines, Stream, Structure, drift_parts, fields_at
 
 Array = np.ndarray
 

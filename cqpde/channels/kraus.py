@@ -26,8 +26,8 @@ from ..errors import RouteError
 from ..grid import Grid
 from ..model import Canonical
 from ..stencil import Stencil, StencilBuilder
+from .parts import tidy
 from .spectral import Multiplier, exponential, pack_multiplier
-from .structure import tidy
 
 Array = np.ndarray
 

@@ -16,7 +16,7 @@ from scipy.integrate import solve_ivp
 from ..errors import RouteError
 from ..grid import Grid
 from ..model import Model
-from .structure import Lines, centre, drift_parts, tidy
+from .parts import Lines, centre, drift_parts, tidy
 
 Array = np.ndarray
 
@@ -48,7 +48,7 @@ def contraction(grid: Grid, axis: int, gamma: Array, dt: float) -> LineMatrices:
 
 
 def own_drift(model: Model, grid: Grid, part: Lines, t: float, dt: float, accuracy: float) -> LineMatrices:
-    """The flow of a part :class:`~cqpde.channels.structure.Lines` over ``dt``, coefficients taken at ``t``.
+    """The flow of a part :class:`~cqpde.channels.parts.Lines` over ``dt``, coefficients taken at ``t``.
 
     Parameters
     ----------

@@ -20,9 +20,9 @@ from ..stencil import Stencil
 from .compose import local_flow, remembered
 from .forward import corrected, longest_step
 from .kraus import KrausKick, kraus_kick, least_noise, torus
+from .parts import Kick, Lines, Local, Obstacle, Stream, Structure, fields_at, tidy
 from .shifts import common_measure
 from .spectral import apply_multiplier
-from .structure import Kick, Lines, Local, Obstacle, Stream, Structure, fields_at, tidy
 
 Array = np.ndarray
 

@@ -19,10 +19,10 @@ from ..model import Model
 from .compose import Composition, turn
 from .forward import order_four
 from .kraus import least_noise
+from .parts import Kick, Lines, Local, Part, Stream, Structure
 from .positive import SHARE, kick_axes, measures, transport_axes, weakest_noise
 from .resolution import settle
 from .shifts import common_measure, ladder, unit_step, whole_steps
-from .structure import Kick, Lines, Local, Part, Stream, Structure
 
 Array = np.ndarray
 

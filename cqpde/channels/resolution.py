@@ -28,6 +28,9 @@ MARGIN = 1.2
 #: Cells per axis on which states with a recipe are looked at first.
 SAMPLED = 80
 
+#: Number of cells on which such states are compared with the given ones.
+COMPARED = 4096
+
 #: Interpolation from so many cells at most is a matrix product, from more a transform.
 PRODUCT = 128
 
@@ -151,12 +154,26 @@ def _settle_states(states: list[State], x: Array, grid: Grid, dim: int, allowed:
         except CqpdeError:  # too narrow for so few cells
             return settle(x, grid, dim, allowed)
         start = settle(np.stack([s.components for s in again], axis=1), few, dim, allowed)
-        # a feature that falls between the cells, or a recipe that depends on them, changes the integral of rho or that of its square
+        # a feature that falls between the cells, or a recipe that depends on them, changes the integral of rho or that of its square;
+        # waves that the few cells take for longer ones show in the values
         kept = all(abs(a.normalisation / s.normalisation - 1.0) < 0.1 * allowed for a, s in zip(again, states, strict=True))
         squares = [np.vdot(y, y) / y[0].size for y in (start.x, x)]
-        if kept and abs(squares[0] / squares[1] - 1.0) < allowed and all(m < n for m, n in zip(start.cells, few.shape, strict=True)):
+        fits = kept and abs(squares[0] / squares[1] - 1.0) < allowed and all(m < n for m, n in zip(start.cells, few.shape, strict=True))
+        if fits and _difference(start.x, x, grid) < 3 * grid.ndim * allowed:
             return replace(start, unresolved=0.0)
     return settle(x, grid, dim, allowed)
+
+
+def _difference(y: Array, x: Array, grid: Grid) -> float:
+    """Integral of the largest component's difference between the series ``y`` and ``x``, from some cells of ``grid`` chosen at random."""
+    rng = np.random.default_rng(0)
+    each = int(round(COMPARED ** (1.0 / grid.ndim)))
+    places = [np.sort(rng.choice(n, min(n, each), replace=False)) for n in grid.shape]
+    for i, (n, at) in enumerate(zip(grid.shape, places, strict=True)):
+        y = np.moveaxis(np.tensordot(y, _interpolation(y.shape[i + 2], n)[at], axes=(i + 2, 1)), -1, i + 2)
+        x = np.take(x, at, axis=i + 2)
+    difference = np.abs(y - x).max(axis=0).reshape(x.shape[1], -1)
+    return float(difference.mean(axis=1).max() * np.prod(grid.shape) * grid.cell_volume)
 
 
 def watched(n: int) -> int:

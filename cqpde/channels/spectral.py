@@ -24,7 +24,8 @@ from ..grid import Grid
 from ..kernels.spectral import exponentials, multiply
 from ..model import Canonical
 from ..superoperators import excess, hamiltonian, saturated
-from .structure import Kick, clean, connected, tidy
+from .commuting import clean, connected
+from .parts import Kick, tidy
 
 Array = np.ndarray
 
@@ -269,7 +270,7 @@ def _apply(x: Array, m: Multiplier, grid: Grid, axes: tuple[int, ...], tails: li
     workers = threads if x.size > THREADED else 1
     hat = transform(x, where, workers)
     if tails is not None:
-        _record_tails(hat, grid, axes, tails)
+        record_tails(hat, grid, axes, tails)
     out = np.empty_like(hat)
     flat = (hat.shape[0], -1)
     shape = np.array(hat.shape[1:], dtype=np.int64)
@@ -281,7 +282,8 @@ def _apply(x: Array, m: Multiplier, grid: Grid, axes: tuple[int, ...], tails: li
 TAIL = 0.2
 
 
-def _record_tails(hat: Array, grid: Grid, axes: tuple[int, ...], tails: list[float]) -> None:
+def record_tails(hat: Array, grid: Grid, axes: tuple[int, ...], tails: list[float]) -> None:
+    """Add to ``tails`` the sum of squares in the highest :data:`TAIL` of the modes of each of ``axes``, from the transform along them."""
     for i in axes:
         n = grid.shape[i]
         low = int(np.ceil((1.0 - TAIL) * (n // 2)))

@@ -119,6 +119,7 @@ class SplitRun:
     adaptive: bool = True
     progress: Progress = field(default_factory=Progress)
     inner: Composition | None = None
+    aside: Composition | None = None
     length: float = 1.0
     most_chains: int = 1
     discarded: float = 0.0
@@ -195,12 +196,11 @@ class SplitRun:
                 ahead = float(times[index]) - t
                 side, counters = attempt, self.progress
                 if abs(ahead - dt) > 1e-12 * length:
-                    x = resample_to(x, self._composition.grid)  # an output before may have asked for more cells
-                    side = self._side(x, escaped, t, ahead, length)
+                    side = self._side(x, escaped, t, ahead)
                     counters = replace(before, dt=ahead, time_error=before.time_error + side.error, applications=self.progress.applications)
                 yield Frame(index, float(times[index]), self._outside(side.x), side.escaped, replace(counters))
                 index += 1
-            x, escaped = resample_to(attempt.x, self._composition.grid), attempt.escaped
+            x, escaped = attempt.x, attempt.escaped
             done += 1
             report(t + dt)
             if done % 2 == 0 and level > coarsest and attempt.chains <= 3:
@@ -257,11 +257,14 @@ class SplitRun:
         limited = [t for t, n, m in zip(self._tails(x, y, tails), cells, user, strict=True) if n == m]
         return LIMIT_SHARE * max(limited, default=0.0) * dt / self.length
 
-    def _side(self, x: Array, escaped: Array, t: float, dt: float, length: float) -> Attempt:
-        """A step to an output time that lies inside a step of the run, in parts if need be."""
-        parts = 1
+    def _side(self, x: Array, escaped: Array, t: float, dt: float) -> Attempt:
+        """A step to an output time that lies inside a step of the run, in parts if need be, on cells of its own: the run keeps its."""
+        main, parts = self._composition, 1
+        if self.aside is None or any(n < m for n, m in zip(self.aside.grid.shape, main.grid.shape, strict=True)):
+            self.aside = main
+        self.inner = self.aside
         while True:
-            y, e, error = x, escaped, 0.0
+            y, e, error, grown = resample_to(x, self._composition.grid), escaped, 0.0, False
             for k in range(parts):
                 attempt = self._step(y, e, t + k * dt / parts, dt / parts, self.tol * self._share(dt / parts))
                 grown = attempt.ratio < HOPELESS and self._grow(y, attempt)
@@ -269,9 +272,9 @@ class SplitRun:
                     break
                 y, e, error = attempt.x, attempt.escaped, error + attempt.error
             else:
+                self.aside, self.inner = self._composition, main
                 return Attempt(y, e, error, True, attempt.chains, attempt.ratio, attempt.tails)
             if grown:  # the state on its way needs more cells than at the ends of the step
-                x = resample_to(x, self._composition.grid)
                 continue
             parts *= 2
             if parts > 1 << 20:

@@ -1,0 +1,190 @@
+r"""Continuous measurement and feedback as classical-quantum models, and states conditioned on a given record (paper, Appendix F).
+
+A classical coordinate that carries the record of an operator c, measured with efficiency eta, is a model with
+
+.. math:: L = c, \quad D_0 = 1, \quad D_1 = \gamma\sqrt\eta, \quad D_2 = \gamma^2/2, \qquad D_0 - D_1^\dagger(2 D_2)^{-1}D_1 = 1 - \eta :
+
+inefficiency is the unsaturated part of the trade-off. A Hamiltonian that depends on the record is feedback.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..components import dissipator, left_right, to_components, to_matrix
+from ..errors import OptionError
+from ..initial import density_matrix
+from ..model import Model
+from ..unravelling.fields import Fields
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Array = np.ndarray
+
+
+def measured(operator: Any, *, efficiency: float = 1.0, bandwidth: float | None = None, H: Any = None, name: str = "y") -> Model:
+    r"""A continuous measurement of an operator, with feedback by a Hamiltonian H(y).
+
+    .. math:: d\rho = -i[H(y), \rho]dt + \mathcal D[c]\rho\,dt + \sqrt\eta\,\mathcal H[c]\rho\,dW, \qquad
+        dy = -\gamma y\,dt + \gamma\left(\sqrt\eta\,\langle c + c^\dagger\rangle dt + dW\right)
+
+    Parameters
+    ----------
+    operator : matrix (d, d)
+        c, in units of 1/sqrt(time).
+    efficiency : float
+        eta in (0, 1].
+    bandwidth : float, optional
+        gamma of the low-pass filter of the record; without it y is the integrated record, ``dy = sqrt(eta) <c + c^+> dt + dW``.
+    H : coefficient (d, d), optional
+        May depend on the coordinate and on t.
+    name : str
+        Of the coordinate.
+
+    Raises
+    ------
+    OptionError
+        If the efficiency is not in (0, 1] or the bandwidth is not positive.
+
+    Notes
+    -----
+    The master equation of y and rho together is the quantum Fokker-Planck equation of B. Annby-Andersson et al., Phys. Rev. Lett. 129, 050401 (2022).
+    """
+    if not 0.0 < efficiency <= 1.0:
+        raise OptionError("efficiency", "must be in (0, 1]", efficiency, "It is the detected share of the measurement")
+    if bandwidth is not None and not bandwidth > 0.0:
+        raise OptionError("bandwidth", "must be positive", bandwidth, "Leave it out for the integrated record")
+    gamma = 1.0 if bandwidth is None else float(bandwidth)
+    c = np.asarray(operator.full() if hasattr(operator, "full") else operator, dtype=complex)
+    drift = None if bandwidth is None else [lambda z: -gamma * z[name]]
+    return Model(
+        (name,), len(c), H=H, L=[c], D0=[[1.0]], D1=[[gamma * efficiency**0.5]], D2=[[0.5 * gamma**2]], D1C=drift, name="continuous measurement",
+    )  # fmt: skip
+
+
+def record_operator(model: Model, z: Array, dz: Array, dt: float, t: float = 0.0) -> Array:
+    r"""The Kraus operator :math:`\Omega` of a displacement dz in a time dt, relative to the Gaussian law of pure noise (F.1)-(F.2).
+
+    .. math:: \Omega = \exp\left[-iH\,dt + B_k\,\Delta Y_k - \tfrac12(B_k^\dagger B_k + B_k^2)\,dt\right], \qquad
+        \sigma\,\Delta Y = dz - v\,dt
+
+    whose first order in dt is (F.1); :math:`\int\Omega^\dagger\Omega\,d\mu_0 = 1` up to second order in dt. The decoherence beyond the trade-off is
+    not part of it.
+
+    Parameters
+    ----------
+    z, dz : array (n,)
+        Point and displacement.
+
+    Returns
+    -------
+    array (d, d)
+    """
+    from scipy.linalg import expm
+
+    c = Fields(model).at(np.asarray(z, dtype=float)[None], t)
+    y = np.linalg.pinv(c.sigma[0]) @ (np.asarray(dz, dtype=float) - c.v[0] * dt)
+    return np.asarray(expm(-1j * dt * c.H[0] + _kick(c.B[0], y, dt)))
+
+
+def condition(model: Model, state: Any, t: Any, record: Any) -> xr.Dataset:
+    r"""Condition the quantum state on a given record: :math:`\rho(t\,|\,Z_{\le t})`, and how likely the record was.
+
+    Step by step the state passes half the Hamiltonian and the unobserved decoherence, the record's Kraus operator, and the other half; the
+    logarithm of the trace and the Gaussian law of the noise add up to the likelihood of the record under the model.
+
+    Parameters
+    ----------
+    model : Model
+    state : ket or density matrix
+        At the first time.
+    t : array (m,)
+        Times of the record.
+    record : array (m, n) or (m,)
+        Values of all classical coordinates.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``rho`` (t, row, col); ``log_likelihood`` (t), the logarithm of the probability density of the increments so far, on the noisy directions:
+        differences between models with noise on the same directions are likelihood ratios.
+
+    Raises
+    ------
+    OptionError
+        If shapes do not fit, times do not ascend, or a noise-free coordinate jumps against the model.
+
+    Notes
+    -----
+    Strong order 1 in the spacing of the record, 2 where the measured operators commute with each other and are Hermitian.
+
+    Examples
+    --------
+    >>> import numpy as np, cqpde as cq
+    >>> model = cq.measured(cq.sigmaz())
+    >>> seen = cq.condition(model, cq.ket("+"), [0, 1], [0.0, 2.0])
+    >>> float(seen.rho[-1, 0, 0].real.round(6)) == round(float(1 / (1 + np.exp(-8.0))), 6)
+    True
+    """
+    import xarray as xr
+
+    times, z = np.asarray(t, dtype=float).reshape(-1), np.asarray(record, dtype=float)
+    z = z.reshape(len(z), -1)
+    n, d = len(model.coordinates), model.dim
+    if z.shape != (len(times), n) or len(times) < 2:
+        raise OptionError("record", f"must have shape (times, {n}) for the {len(times)} times", np.shape(record), "One row per time")
+    if not (np.all(np.isfinite(z)) and np.all(np.diff(times) > 0)):
+        raise OptionError("record", "must be finite at ascending times", "it is not", "Clean the data")
+    rho = density_matrix(state)
+    if len(rho) != d:
+        raise OptionError("state", f"must have {d} levels", len(rho), "Match the model")
+    fields, out, likelihood = Fields(model), [rho], [0.0]
+    x, total = to_components(rho), 0.0
+    for k, dt in enumerate(np.diff(times)):
+        here, middle = fields.at(z[k : k + 1], float(times[k])), fields.at(0.5 * (z[k : k + 1] + z[k + 1 : k + 2]), float(times[k] + 0.5 * dt))
+        sigma = here.sigma[0]
+        rest = z[k + 1] - z[k] - middle.v[0] * dt
+        y = np.linalg.pinv(sigma) @ rest
+        scale = float(np.abs(sigma).max()) * dt**0.5 + float(np.abs(z[k + 1] - z[k]).max()) + 1e-300
+        if np.abs(rest - sigma @ y).max() > 0.1 * scale:
+            raise OptionError("record", "a coordinate without noise must move with its drift", f"off by {np.abs(rest - sigma @ y).max():.3g} at t = {times[k]:.6g}", "Check the order of the coordinates")
+        half = _exponential(0.5 * dt * _local(middle.H[0], middle.N[0]))
+        k_op = _exponential(_kick(here.B[0], y, dt))
+        x = half @ x
+        x = half @ to_components(k_op @ to_matrix(x) @ k_op.conj().T)
+        weight = float(x[:d].sum())
+        x = x / weight
+        strengths = np.linalg.svd(sigma, compute_uv=False)
+        noisy = strengths[strengths > 1e-12 * max(strengths.max(initial=0.0), 1e-300)]
+        total += np.log(weight) - 0.5 * float(y @ y) / dt - 0.5 * len(noisy) * np.log(2 * np.pi * dt) - float(np.log(noisy).sum())
+        out.append(to_matrix(x))
+        likelihood.append(total)
+    return xr.Dataset(
+        {
+            "rho": (("t", "row", "col"), np.array(out), {"long_name": "density matrix conditioned on the record", "units": "1"}),
+            "log_likelihood": (("t",), np.array(likelihood), {"long_name": "log-likelihood of the record", "units": "1"}),
+        },
+        coords={"t": times}, attrs={"title": f"State of the model {model.name} conditioned on a record"},
+    )  # fmt: skip
+
+
+def _kick(b: Array, y: Array, dt: float) -> Array:
+    square = np.conj(np.swapaxes(b, -1, -2)) @ b + b @ b
+    return np.asarray(np.tensordot(y, b, axes=(0, 0)) - 0.5 * dt * square.sum(axis=0))
+
+
+def _local(h: Array, jumps: Array) -> Array:
+    """Real superoperator of the Hamiltonian and the unobserved decoherence."""
+    total = left_right(-1j * h)
+    for jump in jumps:
+        total = total + dissipator(jump, jump, np.array(1.0 + 0j))
+    return total
+
+
+def _exponential(m: Array) -> Array:
+    from scipy.linalg import expm
+
+    return np.asarray(expm(m))
