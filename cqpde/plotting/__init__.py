@@ -17,5 +17,6 @@ from .colors import LEVELS, phase_colors
 from .lines import convergence, marginals, series
 from .movies import movie
 from .phase_space import hybrid
+from .view import view
 
-__all__ = ["LEVELS", "bloch", "convergence", "hybrid", "marginals", "movie", "phase_colors", "series"]
+__all__ = ["LEVELS", "bloch", "convergence", "hybrid", "marginals", "movie", "phase_colors", "series", "view"]
