@@ -16,7 +16,7 @@ from .bloch import bloch
 from .colors import LEVELS, phase_colors
 from .lines import convergence, marginals, series
 from .movies import movie
+from .page import view
 from .phase_space import hybrid
-from .view import view
 
 __all__ = ["LEVELS", "bloch", "convergence", "hybrid", "marginals", "movie", "phase_colors", "series", "view"]

@@ -84,7 +84,7 @@ def page(sol: xr.Dataset, batch: int = 0) -> str:
         "wheel": _bytes((255 * phase_colors(sizes * np.exp(1j * hues), 1.0)).round().astype(np.uint8)),
         "wheel_shape": list(WHEEL),
     }
-    template = (Path(__file__).parent / "view.html").read_text(encoding="utf-8")
+    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     return template.replace("/*DATA*/", json.dumps(content).replace("<", "\\u003c"))
 
 
