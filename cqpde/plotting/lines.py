@@ -196,3 +196,30 @@ def convergence(h: Any, errors: Any, *, order: float | None = None, xlabel: str 
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.legend(fontsize=8, frameon=False)
     return picture
+
+
+def grid_convergence(solutions: Sequence[xr.Dataset]) -> Figure:
+    """Distance of the marginal densities of solutions on several grids from those on the finest one, at their last common time.
+
+    The distance is the integral of the absolute difference, the finest marginal being interpolated by cubic splines; where errors fall
+    with order k, the last points lie too low by the share (h_fine / h)^k, since the finest grid has an error as well.
+    """
+    from scipy.interpolate import CubicSpline
+
+    grids = [grid_of(s) for s in solutions]
+    if len(solutions) < 3 or any(g.names != grids[0].names for g in grids):
+        raise OptionError("solutions", "must be at least three, over the same coordinates", len(solutions), "Solve on more grids")
+    order = sorted(range(len(grids)), key=lambda k: grids[k].cell_volume)
+    finest, rest = solutions[order[0]], [solutions[k] for k in order[1:]]
+    end = min(float(one_state(s, None)[1] or 0.0) for s in solutions)
+    reference, errors = one_state(finest, end)[0], {}
+    for name in grids[0].names:
+        spline = CubicSpline(reference[name].values, np.asarray(of.marginal(reference, name)))
+        row = []
+        for s in rest:
+            at = one_state(s, end)[0]
+            x = at[name].values
+            row.append(float(np.abs(np.asarray(of.marginal(at, name)) - spline(x)).sum() * (x[1] - x[0])))
+        errors[symbol(name)] = row
+    h = [grid_of(s).cell_volume ** (1 / grids[0].ndim) for s in rest]
+    return convergence(h, errors, xlabel="cell size (geometric mean)", ylabel="distance from the finest grid")
