@@ -10,13 +10,15 @@ from __future__ import annotations
 import datetime
 import hashlib
 import os
+import shutil
 import uuid
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .dataset import SCHEMA, grid_of
+from .dataset import DIAGNOSTICS, SCHEMA, grid_of
 from .errors import CqpdeError, FileError
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 REFERENCES = "I. Layton, J. Oppenheim, Z. Weller-Davies, A healthier semi-classical dynamics, Quantum 8, 1565 (2024)"
+
+#: Fields of more bytes than this are left in the file by :func:`load`; a chunk of them has at most so many bytes.
+LAZY_BYTES, CHUNK_READ = 1 << 29, 1 << 26
 
 #: A chunk is a whole frame up to this many bytes, else one matrix element.
 CHUNK_BYTES = 1 << 20
@@ -46,7 +51,8 @@ def check_writable(path: str | Path) -> None:
     """Refuse a path that cannot be written, before any work is done for it."""
     target = Path(path)
     folder = target.parent
-    if target.is_dir():
+    store = target.suffix == ".zarr" and ((target / "zarr.json").is_file() or (target / ".zgroup").is_file())
+    if target.is_dir() and not store:
         raise FileError(str(path), "must be a file to write", "a folder", "Give a file name ending in .nc")
     if not folder.is_dir():
         raise FileError(str(path), "must lie in an existing folder", f"no folder {folder}", "Create it first")
@@ -64,7 +70,8 @@ def save(dataset: xr.Dataset | ProductSum, path: str | Path) -> None:
     dataset : xarray.Dataset or ProductSum
         A result of :func:`cqpde.solve` (or part of one that keeps its coordinates) or of :func:`cqpde.solve_sites`.
     path : path
-        File to write; an existing one is replaced only when the new one is complete.
+        File to write; an existing one is replaced only when the new one is complete. A name ending in ``.zarr`` writes a Zarr store of the
+        same layout (needs ``pip install "cqpde[zarr]"``).
 
     Raises
     ------
@@ -89,18 +96,32 @@ def save(dataset: xr.Dataset | ProductSum, path: str | Path) -> None:
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         encoded = _encode(dataset)
-        encoded.to_netcdf(
-            beside, format="NETCDF4_CLASSIC", engine="netcdf4", unlimited_dims=["t"], encoding=_encoding(encoded)
-        )
-        with open(beside, "rb+") as handle:
-            os.fsync(handle.fileno())
+        if target.suffix == ".zarr":
+            _need_zarr(path)
+            encoded.to_zarr(beside, consolidated=False)
+            if target.is_dir():
+                shutil.rmtree(target)
+        else:
+            unlimited = ["t"] if "t" in encoded.dims else []
+            encoded.to_netcdf(beside, format="NETCDF4_CLASSIC", engine="netcdf4", unlimited_dims=unlimited, encoding=_encoding(encoded))
+            with open(beside, "rb+") as handle:
+                os.fsync(handle.fileno())
         os.replace(beside, target)
     except (OSError, RuntimeError) as error:
         free = os.statvfs(target.parent)
         remedy = f"{free.f_bavail * free.f_frsize / 1e6:.0f} MB are free there, the fields need up to {dataset.nbytes / 1e6:.0f} MB; save elsewhere"
         raise FileError(str(path), "could not be written", str(error), remedy) from error
     finally:
+        if beside.is_dir():
+            shutil.rmtree(beside)
         beside.unlink(missing_ok=True)
+
+
+def _need_zarr(path: str | Path) -> None:
+    import importlib.util
+
+    if not importlib.util.find_spec("zarr"):
+        raise FileError(str(path), "a .zarr store needs zarr", "it is not installed", 'pip install "cqpde[zarr]"')
 
 
 def _encode(ds: xr.Dataset) -> xr.Dataset:
@@ -110,15 +131,13 @@ def _encode(ds: xr.Dataset) -> xr.Dataset:
     grid = grid_of(ds)
     fields: dict[str, Any] = {}
     method = ": ".join(grid.names) + ": point"
-    for name, variable in ds.data_vars.items():
+    for name, array in ds.data_vars.items():
+        variable = array.variable
         attrs = dict(variable.attrs)
         if set(grid.names) <= set(variable.dims):
             attrs["cell_methods"] = method
-        if np.iscomplexobj(variable.values):
-            for part, values, label in (
-                ("re", variable.values.real, "real part"),
-                ("im", variable.values.imag, "imaginary part"),
-            ):
+        if np.issubdtype(variable.dtype, np.complexfloating):
+            for part, values, label in (("re", variable.real.data, "real part"), ("im", variable.imag.data, "imaginary part")):
                 other = f"{name}_{'im' if part == 're' else 're'}"
                 long_name = f"{attrs.get('long_name', name)}, {label}"
                 fields[f"{name}_{part}"] = (
@@ -132,14 +151,14 @@ def _encode(ds: xr.Dataset) -> xr.Dataset:
                     },
                 )
         else:
-            fields[str(name)] = (variable.dims, variable.values, attrs)
+            fields[str(name)] = (variable.dims, variable.data, attrs)
     if "rho" in ds and "density" not in ds:
         from .observables import density
 
         total = density(ds)
         fields["density"] = (
             total.dims,
-            total.values,
+            total.data,
             {"long_name": "classical density Tr rho", "units": "1", "cell_methods": method, "derived": 1},
         )
     out = xr.Dataset(fields, coords={name: (c.dims, c.values, dict(c.attrs)) for name, c in ds.coords.items()})
@@ -161,7 +180,7 @@ def _encode(ds: xr.Dataset) -> xr.Dataset:
         "references": REFERENCES,
         "history": f"{now} {history}" if "\n" not in history and history[:2] != "20" else history,
         "cqpde_config_sha256": hashlib.sha256(config.encode()).hexdigest(),
-        "n_valid": int(ds.sizes["t"]),
+        "n_valid": int(ds.sizes.get("t", 0)),
         "basis_labels": ",".join(str(k) for k in range(ds.sizes["row"])),
     }
     return out
@@ -194,14 +213,19 @@ def _encoding(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
     return encoding
 
 
-def load(path: str | Path) -> Any:
-    """Read a solution written by :func:`save`.
+def load(path: str | Path, lazy: bool | None = None) -> Any:
+    """Read a solution, ensemble, report, export or product form written by :func:`save`.
+
+    Parameters
+    ----------
+    lazy : bool, optional
+        Leave the fields in the file, as Dask arrays that are read chunk by chunk when values are asked for; observables then stay lazy
+        too, and use as much memory as a few chunks of at most 64 MiB. Default: for files whose fields take more than 512 MiB.
 
     Returns
     -------
     xarray.Dataset or ProductSum
-        As :func:`cqpde.solve` or :func:`cqpde.solve_sites` returned it, bit for bit; real variables are read when they are used, complex
-        ones now.
+        As :func:`cqpde.solve` or :func:`cqpde.solve_sites` returned it, bit for bit.
 
     Raises
     ------
@@ -211,12 +235,24 @@ def load(path: str | Path) -> Any:
     import xarray as xr
 
     try:
-        stored = xr.open_dataset(path, engine="netcdf4", decode_times=False)
+        if Path(path).suffix == ".zarr":
+            _need_zarr(path)
+            stored = xr.open_dataset(path, engine="zarr", decode_times=False, consolidated=False, chunks=None)
+        else:
+            stored = xr.open_dataset(path, engine="netcdf4", decode_times=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise FileError(
             str(path), "must be a readable netCDF file", str(error)[:200], "Check the path, or write the file again"
         ) from None
     _check_schema(stored, path)
+    if lazy or (lazy is None and stored.nbytes > LAZY_BYTES):
+        import dask.array
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # chunks of the file are smaller than those worked on
+            whole = {str(d): (1 if d in ("t", "t_frame", "batch") else -1 if d in ("row", "col") else "auto") for d in stored.sizes}
+            with dask.config.set({"array.chunk-size": f"{CHUNK_READ} B"}):
+                stored = stored.chunk(whole)
     coords = {
         name: (c.dims, c.values, {k: v for k, v in c.attrs.items() if k != "bounds"})
         for name, c in stored.coords.items()
@@ -243,8 +279,11 @@ def load(path: str | Path) -> Any:
                     imaginary.dims,
                     "The file is damaged",
                 )
-            values = np.empty(variable.shape, dtype=complex)
-            values.real, values.imag = variable.values, imaginary.values
+            values: Any
+            if variable.chunks is not None:
+                values = dask.array.map_blocks(_joined, variable.variable.data, imaginary.variable.data, dtype=complex)
+            else:
+                values = _joined(variable.values, imaginary.values)
             attrs["long_name"] = variable.attrs.get("complex_name", "")
             data[name[:-3]] = (variable.dims, values, attrs)
         else:
@@ -258,6 +297,12 @@ def load(path: str | Path) -> Any:
     from .sites import ProductSum
 
     return ProductSum(ds) if ds.attrs.get("kind") == "product sum" else ds
+
+
+def _joined(real: Array, imaginary: Array) -> Array:
+    values = np.empty(real.shape, dtype=complex)
+    values.real, values.imag = real, imaginary
+    return values
 
 
 def _check_schema(stored: xr.Dataset, path: str | Path) -> None:
@@ -287,16 +332,42 @@ def _check_schema(stored: xr.Dataset, path: str | Path) -> None:
             )
 
 
-def describe(path: str | Path) -> str:
-    """Describe a file in words: model, grid, times, variables, diagnostics at the end."""
+def facts(path: str | Path) -> dict[str, Any]:
+    """What a file holds, as plain data (for ``cqpde info --json``): model, grid, times, variables, attributes, last diagnostics."""
     ds = load(path)
     ds = getattr(ds, "dataset", ds)  # of a ProductSum
-    known = ("kind", "model", "method", "trajectories", "seed", "dt", "verdict", "p_value", "reasons")
-    told = "\n".join(f"{key:>20}  {ds.attrs[key]}" for key in known if key in ds.attrs)
-    summary = told if "kind" in ds.attrs else ds.cq.summary()
-    lines = [str(ds.attrs.get("title", "")), summary, "", f"{'status':>20}  {ds.attrs.get('status')}"]
-    lines.append(f"{'times':>20}  {ds.sizes['t']} from {float(ds.t[0]):g} to {float(ds.t[-1]):g}")
-    for name, variable in ds.data_vars.items():
-        lines.append(f"{name!s:>20}  ({', '.join(map(str, variable.dims))})  {variable.attrs.get('long_name', '')}")
-    lines.append(f"{'file':>20}  {Path(path).stat().st_size / 1e6:.2f} MB")
+    plain = lambda v: v.item() if isinstance(v, np.generic) else v
+    last = ds.isel(t=-1)
+    return {
+        "file": str(path),
+        "bytes": sum(f.stat().st_size for f in Path(path).rglob("*") if f.is_file()) if Path(path).is_dir() else Path(path).stat().st_size,
+        "kind": str(ds.attrs.get("kind", "solution")),
+        "title": str(ds.attrs.get("title", "")),
+        "model": str(ds.attrs.get("model", "?")),
+        "status": str(ds.attrs.get("status", "?")),
+        "levels": int(ds.sizes["row"]),
+        "grid": {a.name: {"lower": a.lower, "upper": a.upper, "cells": a.n, "ends": [str(e) for e in a.ends]} for a in grid_of(ds).axes},
+        "times": [float(x) for x in ds["t"].values],
+        "frames": [float(x) for x in ds["t_frame" if "t_frame" in ds.coords else "t"].values] if "rho" in ds else [],
+        "diagnostics": {n: np.asarray(last[n]).tolist() for n in DIAGNOSTICS if n in ds},
+        "variables": {str(n): {"dims": [str(d) for d in v.dims], "long_name": str(v.attrs.get("long_name", ""))} for n, v in ds.data_vars.items()},
+        "attributes": {str(k): plain(v) for k, v in ds.attrs.items() if k != "cqpde_config"},
+    }
+
+
+def describe(path: str | Path) -> str:
+    """Describe a file in words: model, grid, times, variables, diagnostics at the end."""
+    ds, known = load(path), facts(path)
+    ds = getattr(ds, "dataset", ds)  # of a ProductSum
+    told = ("kind", "model", "method", "trajectories", "seed", "dt", "verdict", "p_value", "reasons")
+    if known["kind"] == "solution" and known["diagnostics"]:
+        summary = ds.cq.summary()
+    else:
+        rows = {"kind": known["kind"]} | {key: ds.attrs[key] for key in told if key in ds.attrs} | {"grid": repr(grid_of(ds))}
+        summary = "\n".join(f"{key:>20}  {value}" for key, value in rows.items())
+    lines = [known["title"], summary, "", f"{'status':>20}  {known['status']}"]
+    lines.append(f"{'times':>20}  {len(known['times'])} from {known['times'][0]:g} to {known['times'][-1]:g}" if known["times"] else f"{'times':>20}  none")
+    for name, variable in known["variables"].items():
+        lines.append(f"{name:>20}  ({', '.join(variable['dims'])})  {variable['long_name']}")
+    lines.append(f"{'file':>20}  {known['bytes'] / 1e6:.2f} MB")
     return "\n".join(lines)

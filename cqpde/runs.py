@@ -308,6 +308,23 @@ def _frame_turned(frame: Frame, basis: Array | None) -> Frame:
     return replace(frame, x=_turned(frame.x, basis, True), escaped=escaped)
 
 
+def _lines(start: float, end: float, every: float = 5.0) -> Callable[[float], None]:
+    """Progress for a log file: a plain line every few seconds."""
+    import sys
+
+    began = last = time.perf_counter()
+
+    def report(now: float) -> None:
+        nonlocal last
+        clock = time.perf_counter()
+        if clock - last >= every and now > start:
+            left = (clock - began) * (end - now) / (now - start)
+            print(f"t = {now:.6g} of {end:.6g}, {clock - began:.0f} s, about {left:.0f} s left", file=sys.stderr, flush=True)
+            last = clock
+
+    return report
+
+
 def _bar(problem: Problem) -> tuple[Callable[[float], None], Callable[[], None]]:
     """A progress bar in model time: how to report, and how to close it."""
     import sys
@@ -318,5 +335,7 @@ def _bar(problem: Problem) -> tuple[Callable[[float], None], Callable[[], None]]
     from tqdm import tqdm
 
     start = float(problem.times[0])
+    if not sys.stderr.isatty():
+        return _lines(start, float(problem.times[-1])), (lambda: None)
     bar = tqdm(total=float(problem.times[-1]) - start, desc="t", unit="", leave=False)
     return (lambda now: bar.update(now - start - bar.n)), bar.close

@@ -99,7 +99,7 @@ def solve(
     check : {"error", "warn", "off"}, optional
         Overrides the model's own mode for condition (6).
     progress : bool, optional
-        Show a progress bar in model time; default: only in a terminal.
+        Show a progress bar in model time (where there is no terminal: a plain line every few seconds); default: only in a terminal.
 
     Returns
     -------

@@ -33,6 +33,8 @@ LAYERS = [
     {"report"},
     {"theory"},
     {"io", "config"},
+    {"export", "plotting", "starting"},
+    {"commands"},
     {"cli"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}

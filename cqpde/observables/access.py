@@ -147,7 +147,7 @@ def per_cell(function: Callable[..., Array], *fields: xr.DataArray, out: tuple[s
         fields = tuple(f.chunk({"row": -1, "col": -1}) for f in fields)
     return xr.apply_ufunc(
         function, *fields, input_core_dims=[["row", "col"]] * len(fields), output_core_dims=[list(out)],
-        dask="parallelized", output_dtypes=[dtype], dask_gufunc_kwargs={"output_sizes": sizes or {}}, exclude_dims={"row", "col"} & set(out),
+        dask="parallelized", dask_gufunc_kwargs={"output_sizes": sizes or {}, "meta": np.empty(0, dtype=dtype)},
     )  # fmt: skip
 
 

@@ -14,8 +14,10 @@ except ImportError:
 
 from .bloch import bloch
 from .colors import LEVELS, phase_colors
-from .lines import convergence, marginals, series
+from .lines import convergence, grid_convergence, marginals, series
 from .movies import movie
+from .page import view
+from .panels import save_figure
 from .phase_space import hybrid
 
-__all__ = ["LEVELS", "bloch", "convergence", "hybrid", "marginals", "movie", "phase_colors", "series"]
+__all__ = ["LEVELS", "bloch", "convergence", "grid_convergence", "hybrid", "marginals", "movie", "phase_colors", "save_figure", "series", "view"]

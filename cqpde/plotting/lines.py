@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
+#: Diagnostics below this are round-off of round-off, and not shown.
+LEAST = 1e-18
+
 
 def marginals(sol: xr.Dataset, ens: xr.Dataset | None = None, t: float | None = None, *, batch: int = 0) -> Figure:
     """Marginal densities of all coordinates at one time, split into populations, with the histograms of an ensemble over them.
@@ -65,7 +68,7 @@ def _histogram(axes: Any, ens: xr.Dataset, name: str, time: float | None) -> Non
         raise OptionError("ens", f"must have the time {time:g}", ", ".join(f"{x:g}" for x in ens["t"].values), "Unravel at the solution's times")
     density = np.einsum("aax->x", nearest[f"rho_marginal_{name}"].values).real
     visits, x = nearest[f"visits_{name}"].values, ens[name].values
-    join = max(1, -(-len(x) // 40))
+    join = max(1, len(x) // 64)
     cut = len(x) // join * join
     mean = lambda a: a[:cut].reshape(-1, join).mean(axis=1)
     total = visits[:cut].reshape(-1, join).sum(axis=1)
@@ -157,8 +160,8 @@ def _series_diagnostics(axes: Any, ds: xr.Dataset) -> None:
     ]  # fmt: skip
     for k, (name, values) in enumerate(rows):
         y = np.asarray(values, dtype=float)
-        if np.any(y > 0):
-            axes.plot(t, np.where(y > 0, y, np.nan), "o-", color=level_color(k), markersize=2.5, linewidth=0.9, label=name)
+        if np.any(y > LEAST):
+            axes.plot(t, np.where(y > LEAST, y, np.nan), "o-", color=level_color(k), markersize=2.5, linewidth=0.9, label=name)
     axes.set_yscale("log")
     axes.set_ylabel("diagnostics")
 
@@ -193,3 +196,30 @@ def convergence(h: Any, errors: Any, *, order: float | None = None, xlabel: str 
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.legend(fontsize=8, frameon=False)
     return picture
+
+
+def grid_convergence(solutions: Sequence[xr.Dataset]) -> Figure:
+    """Distance of the marginal densities of solutions on several grids from those on the finest one, at their last common time.
+
+    The distance is the integral of the absolute difference, the finest marginal being interpolated by cubic splines; where errors fall
+    with order k, the last points lie too low by the share (h_fine / h)^k, since the finest grid has an error as well.
+    """
+    from scipy.interpolate import CubicSpline
+
+    grids = [grid_of(s) for s in solutions]
+    if len(solutions) < 3 or any(g.names != grids[0].names for g in grids):
+        raise OptionError("solutions", "must be at least three, over the same coordinates", len(solutions), "Solve on more grids")
+    order = sorted(range(len(grids)), key=lambda k: grids[k].cell_volume)
+    finest, rest = solutions[order[0]], [solutions[k] for k in order[1:]]
+    end = min(float(one_state(s, None)[1] or 0.0) for s in solutions)
+    reference, errors = one_state(finest, end)[0], {}
+    for name in grids[0].names:
+        spline = CubicSpline(reference[name].values, np.asarray(of.marginal(reference, name)))
+        row = []
+        for s in rest:
+            at = one_state(s, end)[0]
+            x = at[name].values
+            row.append(float(np.abs(np.asarray(of.marginal(at, name)) - spline(x)).sum() * (x[1] - x[0])))
+        errors[symbol(name)] = row
+    h = [grid_of(s).cell_volume ** (1 / grids[0].ndim) for s in rest]
+    return convergence(h, errors, xlabel="cell size (geometric mean)", ylabel="distance from the finest grid")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 #: Part of the largest marginal density below which nothing is shown.
-SHOWN = 1e-4
+SHOWN = 1e-3
 
 
 def figure(width: float, height: float) -> Figure:
@@ -75,7 +75,7 @@ def one_state(ds: xr.Dataset, t: float | None, batch: int = 0) -> tuple[xr.Datas
 
 
 def limits(values: Array, centers: Array) -> tuple[float, float]:
-    """The part of an axis where a density is more than a hundredth of a percent of its maximum, with a margin."""
+    """The part of an axis where a density is more than a thousandth of its maximum, with a margin."""
     inside = np.flatnonzero(values > SHOWN * np.max(values)) if np.any(values > 0) else np.arange(len(values))
     h = centers[1] - centers[0]
     low, high = centers[inside[0]], centers[inside[-1]]

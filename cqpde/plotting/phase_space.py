@@ -107,7 +107,7 @@ def draw_coherence(axes: Any, at: xr.Dataset, plane: tuple[str, ...], ranges: li
     """A coherence: phase as hue, magnitude as lightness, lines at phase 0 (solid) and pi (dashed), and the key."""
     values = np.asarray(of.coherence(at, *plane, levels=levels))
     image = axes.imshow(
-        np.moveaxis(phase_colors(values), 0, 1), origin="lower", extent=_extent(at, plane), aspect="auto", interpolation="nearest"
+        np.moveaxis(phase_colors(values), 0, 1), origin="lower", extent=_extent(at, plane), aspect="auto", interpolation="bilinear"
     )
     x, y = (at[name].values for name in plane)
     large = np.abs(values) > 0.03 * np.abs(values).max()
@@ -146,7 +146,7 @@ def draw_arrows(
         inside = np.flatnonzero((x >= low) & (x <= high))
         picked.append(inside[np.unique(np.linspace(0, len(inside) - 1, min(count, len(inside))).round().astype(int))])
     i, j = np.meshgrid(*picked, indexing="ij")
-    good = f[i, j] > 100 * SHOWN * f.max()
+    good = f[i, j] > 10 * SHOWN * f.max()
     i, j = i[good], j[good]
     x, y = (at[name].values[k] for name, k in zip(plane, (i, j), strict=True))
     axes.quiver(
@@ -175,10 +175,12 @@ def _lines(at: xr.Dataset, name: str, levels: tuple[int, int]) -> Figure:
         right = new_axes(picture, (1, 2, 2))
         h = x[1] - x[0]
         size = np.abs(values)
+        right.axhline(0.0, color="0.7", linewidth=0.6)
         right.bar(x, size, width=h, color=phase_colors(np.exp(1j * np.angle(values)), 1.0))
         right.plot(x, values.real, color="0.2", linewidth=0.8, label="real part")
         right.plot(x, values.imag, color="0.2", linewidth=0.8, linestyle="dashed", label="imaginary part")
         right.set(xlabel=axis_label(at, name), xlim=limits(f, x), ylabel=rf"coherence $\rho_{{{levels[0]}{levels[1]}}}$ (colour: phase)")
-        right.legend(fontsize=7, frameon=False)
+        right.legend(fontsize=7, frameon=False, loc="upper left")
+        right.margins(y=0.25)
         _key(right)
     return picture

@@ -1,0 +1,312 @@
+"""What each command of ``cqpde`` does; :mod:`cqpde.cli` reads the arguments."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from .models import Setup
+
+
+def _pairs(items: list[str], option: str, kind: type) -> dict[str, Any]:
+    from .errors import OptionError
+
+    out = {}
+    for item in items:
+        name, _, value = item.partition("=")
+        try:
+            out[name] = kind(value)
+        except ValueError:
+            raise OptionError(
+                option,
+                f"must be NAME={kind.__name__}",
+                repr(item),
+                "Write e.g. " + ("q=64" if kind is int else "sigma=0.8"),
+            ) from None
+    return out
+
+
+def _problem(arguments: argparse.Namespace) -> tuple[Setup, dict[str, Any], str]:
+    """Model, grid, state, times and solver options of what was asked for, and its text for the record."""
+    from . import config, models
+    from .errors import OptionError
+
+    parameters = _pairs(arguments.parameter, "--parameter", float)
+    if arguments.what.endswith(".toml"):
+        if parameters:
+            raise OptionError(
+                "--parameter", "is for shipped models", arguments.what, "Set [model.parameters] in the file"
+            )
+        problem = config.read(arguments.what)
+        setup = models.Setup(problem.model, problem.rho0.grid, problem.rho0, problem.times, problem.exact)
+        options, text = problem.options, problem.text
+    else:
+        setup = models.setup(arguments.what, **parameters)
+        lines = "".join(f"{k} = {v!r}\n" for k, v in parameters.items())
+        options, text = {}, f'[model]\nname = "{arguments.what}"\n' + (f"[model.parameters]\n{lines}" if lines else "")
+    cells = _pairs(arguments.cells, "--cells", int)
+    if cells:
+        grid = setup.grid.with_cells(**cells)
+        setup = models.Setup(setup.model, grid, setup.rho0.on(grid), setup.times, setup.exact)
+        text += "# cells: " + ", ".join(f"{k}={v}" for k, v in cells.items()) + "\n"
+    for name in ("tol", "method", "positivity", "transport"):
+        if getattr(arguments, name) is not None:
+            options[name] = getattr(arguments, name)
+    if arguments.no_grid_error:
+        options["grid_error"] = False
+    return setup, options, text
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """``cqpde run``."""
+    from . import io
+    from .kernels.warm import warm
+    from .solver import solve
+
+    setup, options, text = _problem(arguments)
+    output = Path(arguments.output or Path(arguments.what).with_suffix(".nc").name)
+    io.check_writable(output)
+    quiet = arguments.quiet or arguments.json
+    if not quiet:
+        seconds = warm("split") + warm("fv")
+        if seconds > 1.0:
+            print(f"{'kernels':>20}  compiled in {seconds:.1f} s (kept on disk for the next run)")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        solution = solve(setup.model, setup.rho0, setup.times, progress=not quiet, **options)
+    solution.attrs["cqpde_config"] = text
+    solution.attrs["history"] = "cqpde run " + arguments.what
+    io.save(solution, output)
+    from .errors import CqpdeWarning
+
+    for warning in caught:
+        if issubclass(warning.category, CqpdeWarning):
+            print(f"cqpde: warning: {warning.message}", file=sys.stderr)
+    if arguments.json:
+        print(_json(io.facts(output)))
+    elif not arguments.quiet:
+        print(solution.cq.summary())
+        print(_moments(solution, setup))
+        print(f"{'written':>20}  {output}")
+    return 0
+
+
+def validate(arguments: argparse.Namespace) -> int:
+    """``cqpde validate``."""
+    from . import config, io
+    from .dataset import grid_of
+    from .errors import CqpdeError, FileError, OptionError
+    from .report import validate as compare
+    from .solver import solve
+    from .unravelling import unravel
+
+    for path in (arguments.output, arguments.figure):
+        if path:
+            io.check_writable(path)
+    if arguments.figure and importlib.util.find_spec("matplotlib") is None:
+        raise OptionError("--figure", "needs Matplotlib", "it is not installed", 'pip install "cqpde[plot]"')
+    solution = io.load(arguments.file)
+    if "rho" not in solution or not solution.attrs.get("cqpde_config"):
+        raise FileError(arguments.file, "must hold full fields and the configuration", "neither or one", "Write it with 'cqpde run'")
+    problem = config.parse_text(str(solution.attrs["cqpde_config"]), arguments.file)
+    rho0, grid = problem.rho0, grid_of(solution)
+    times = solution[str(solution["rho"].dims[0])].values
+    span = [float(solution.t[0]), float(times[-1])]
+    if span[1] <= span[0]:
+        raise OptionError("FILE.nc", "must hold a field after the start", f"t = {span[1]:g}", "Keep the last frame")
+    options: dict[str, Any] = {"tol": float(solution.attrs["tol"]), "method": str(solution.attrs["method"])}
+    if solution.attrs["transport"] in ("upwind", "linear"):
+        options["transport"] = solution.attrs["transport"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the coarser solutions serve the extrapolation alone
+        coarse = []
+        for factor in (1.5, 2.0):
+            rough = grid.coarsened(factor)
+            try:
+                coarse.append(solve(problem.model, rho0.on(rough), span, grid_error=False, progress=False, **options))
+            except CqpdeError as error:  # the comparison goes on with what is known of the grid error, and says so
+                print(f"cqpde: warning: no solution on {rough}: {error}", file=sys.stderr)
+                break
+    if arguments.ensemble:
+        ensemble = io.load(arguments.ensemble)
+    else:
+        ensemble = unravel(
+            problem.model, rho0.on(grid), span, trajectories=arguments.trajectories, seed=arguments.seed, method=arguments.method,
+            dt=arguments.dt, bias=True, progress=False if arguments.quiet or arguments.json else None,
+        )  # fmt: skip
+    report = compare(solution, ensemble, coarse=coarse, level=arguments.level)
+    if arguments.json:
+        print(_json({"verdict": report.verdict, "p_value": report.p_value, "reasons": report.reasons, "trajectories": report.dataset.attrs["trajectories"]}))
+    else:
+        print(f"{report.verdict}, p = {report.p_value:.3g}" if arguments.quiet else str(report))
+    if arguments.output:
+        io.save(report.dataset, arguments.output)
+    if arguments.figure:
+        report.figure().savefig(arguments.figure)
+    return {"agree": 0, "disagree": 4, "inconclusive": 5}[report.verdict]
+
+
+def _moments(solution: xr.Dataset, setup: Setup) -> str:
+    """Means and covariances at the last time, beside the exact ones where there are any."""
+    import numpy as np
+
+    from .dataset import snapshot
+
+    if "rho" not in solution:
+        return ""
+    last = solution.isel({solution["rho"].dims[0]: -1})
+    columns = [("computed", last.cq.mean().values, last.cq.covariance().values)]
+    if setup.exact is not None:
+        rho = setup.exact(setup.grid, float(solution.t[-1]))
+        exact = snapshot(setup.grid, setup.model.dim, float(solution.t[-1]), rho)
+        columns.append(("exact", exact.cq.mean().values, exact.cq.covariance().values))
+    names = setup.grid.names
+    rows = [
+        f"{'at t = ' + format(float(solution.t[-1]), 'g'):>20}  " + "".join(f"{label:>14}" for label, _, _ in columns)
+    ]
+    for i, a in enumerate(names):
+        rows.append(f"{'mean ' + a:>20}  " + "".join(f"{mu[i]:14.6f}" for _, mu, _ in columns))
+    for i, a in enumerate(names):
+        for j in range(i, len(names)):
+            rows.append(f"{f'cov {a} {names[j]}':>20}  " + "".join(f"{c[i, j]:14.6f}" for _, _, c in columns))
+    if setup.exact is not None:
+        difference = np.moveaxis(last["rho"].values - rho, (0, 1), (-2, -1))
+        error = float(np.abs(np.linalg.eigvalsh(difference)).sum() * setup.grid.cell_volume)
+        rows.append(f"{'error':>20}  {error:14.3e}  (integrated trace norm against the exact solution)")
+    return "\n".join(rows)
+
+
+def models(arguments: argparse.Namespace) -> int:
+    """``cqpde models``."""
+    import inspect
+
+    from . import models as shipped
+
+    known: dict[str, dict[str, Any]] = {}
+    for name, make in shipped.CATALOGUE.items():
+        module = inspect.getmodule(make)
+        first = (module.__doc__ or "").strip().splitlines()[0]
+        known[name] = {"description": first, "parameters": {k: v.default for k, v in inspect.signature(make).parameters.items()}}
+    if arguments.json:
+        print(json.dumps(known, indent=1))
+        return 0
+    for name, entry in known.items():
+        print(f"{name}: {entry['description']}\n    parameters: {', '.join(f'{k}={v}' for k, v in entry['parameters'].items())}")
+    return 0
+
+
+def info(arguments: argparse.Namespace) -> int:
+    """``cqpde info``."""
+    from . import io
+
+    print(_json(io.facts(arguments.file)) if arguments.json else io.describe(arguments.file))
+    return 0
+
+
+def init(arguments: argparse.Namespace) -> int:
+    """``cqpde init``."""
+    from .starting import starting_file
+
+    print(starting_file(arguments.model), end="")
+    return 0
+
+
+def plot(arguments: argparse.Namespace) -> int:
+    """``cqpde plot``."""
+    from . import io, plotting
+    from .errors import OptionError
+
+    stem = Path(arguments.files[0]).stem
+    suffix = ".png"
+    files = [io.load(f) for f in arguments.files]
+    kind = arguments.kind or _kind_of(files[0])
+    if kind == "movie":
+        from .plotting.movies import default_format
+
+        suffix = default_format()
+    output = arguments.output or f"{stem}_{kind}{suffix}"
+    io.check_writable(output)
+    expected = {"convergence": "at least two", "marginals": "one or two"}.get(kind, "one")
+    if (kind == "convergence") != (len(files) > 1) and not (kind == "marginals" and len(files) == 2):
+        raise OptionError("FILE.nc", f"the kind {kind} takes {expected}", f"{len(files)} files", "See 'cqpde plot --help'")
+    first = files[0]
+    if kind == "movie":
+        plotting.movie(first, output, arguments.axes, fps=arguments.fps)
+    else:
+        figure = {
+            "hybrid": lambda: plotting.hybrid(first, arguments.time, arguments.axes),
+            "marginals": lambda: plotting.marginals(first, files[1] if len(files) > 1 else None, arguments.time),
+            "bloch": lambda: plotting.bloch(first),
+            "series": lambda: plotting.series(first),
+            "report": lambda: _report_figure(first),
+            "convergence": lambda: plotting.grid_convergence(files),
+        }[kind]()
+        plotting.save_figure(figure, output, arguments.dpi)
+    return _written(arguments, output)
+
+
+def _kind_of(ds: xr.Dataset) -> str:
+    """The picture that says most about a file, if none was asked for."""
+    kind = ds.attrs.get("kind")
+    if kind == "report":
+        return "report"
+    if kind == "ensemble" and "rho" not in ds:
+        return "bloch"
+    return "hybrid" if "rho" in ds else "series"
+
+
+def _report_figure(ds: xr.Dataset) -> Any:
+    from .errors import OptionError
+    from .report import Report
+
+    if ds.attrs.get("kind") != "report":
+        raise OptionError("--kind report", "needs a report of 'cqpde validate'", str(ds.attrs.get("kind", "a solution")), "Choose another kind")
+    return Report(str(ds.attrs["verdict"]), float(ds.attrs["p_value"]), str(ds.attrs["reasons"]).split("; "), ds).figure()
+
+
+def view(arguments: argparse.Namespace) -> int:
+    """``cqpde view``."""
+    from . import io, plotting
+
+    output = arguments.output or f"{Path(arguments.file).stem}.html"
+    io.check_writable(output)
+    plotting.view(io.load(arguments.file), output)
+    return _written(arguments, output)
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """``cqpde export``."""
+    from . import io
+    from .export import export as write
+
+    wanted = [f"marginal {' '.join(m.split(','))}" for m in arguments.marginal] + arguments.observable
+    write(io.load(arguments.file), arguments.output, wanted, arguments.time)
+    return _written(arguments, arguments.output)
+
+
+def _written(arguments: argparse.Namespace, output: Any) -> int:
+    if not arguments.quiet:
+        print(f"{'written':>20}  {output}")
+    return 0
+
+
+def _json(data: Any) -> str:
+    """JSON with null where a number is not finite, which JSON has no word for."""
+    import math
+
+    def plain(x: Any) -> Any:
+        if isinstance(x, dict):
+            return {k: plain(v) for k, v in x.items()}
+        if isinstance(x, list | tuple):
+            return [plain(v) for v in x]
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    return json.dumps(plain(data), indent=1)
