@@ -44,8 +44,8 @@ def trajectory(phi, quick=False):
 def point_state(start):
     """The fields of a state on a coarser box with the same sampler: trajectories need no fine grid."""
     names = start.grid.names
-    grid = cq.Grid(**{n: (-4, 4, 4) for n in names})
-    return {"grid": grid, "rho": cq.gaussian(grid, 0.0, 2.0, cq.ket("+")).rho, "recipe": None, "normalisation": 1.0, "note": "point", "sampler": start.sampler}
+    grid = cq.Grid(**{n: (-4, 4, 9) for n in names})
+    return {"grid": grid, "rho": cq.gaussian(grid, 0.0, 0.7, cq.ket("+")).rho, "recipe": None, "normalisation": 1.0, "note": "point", "sampler": start.sampler}
 
 
 def distribution(cells=48, dt=0.0175, phi=0.0):
@@ -83,7 +83,7 @@ def figure_8(sol, mean):
 
 def main(quick=False, folder=PICTURES, cells=48, dt=0.0175):
     began = time.perf_counter()
-    sol = distribution(20 if quick else cells, dt) if not quick else quick_distribution()
+    sol = quick_distribution() if quick else distribution(cells, dt)
     numbers = {"seconds": time.perf_counter() - began, "peak_GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
     left = cq.projector(cq.basis(2, 0))
     numbers |= {"mean_x_L": float(sol.cq.moment("x", left)[-1]) / float(sol.cq.moment("", left)[-1]), "time_error": float(sol.time_error.max())}
@@ -101,9 +101,9 @@ def main(quick=False, folder=PICTURES, cells=48, dt=0.0175):
 
 
 def quick_distribution():
-    """A short run on few cells: t = 0.1, where 20^4 cells are enough."""
-    grid = cq.Grid(x=(-1.2, 1.2, 20), px=(-0.05, 0.05, 20), y=(-1.6, 0.7, 20), py=(-0.045, 0.055, 20))
-    start = cq.gaussian(grid, {"y": -0.5}, {"x": 0.2, "y": 0.2, "px": 0.008, "py": 0.008}, cq.ket("+"))
+    """A short run on few cells: t = 0.1, where 24^4 cells are enough."""
+    grid = cq.Grid(x=(-1.8, 1.8, 24), px=(-0.08, 0.08, 24), y=(-2.3, 1.3, 24), py=(-0.075, 0.085, 24))
+    start = cq.gaussian(grid, {"y": -0.5}, {"x": 0.2, "y": 0.2, "px": 0.01, "py": 0.01}, cq.ket("+"))
     return cq.solve(cq.models.mass_in_superposition(), start, [0.0, 0.1], dt=0.02, frames=[0.1], tol=1e-2, grid_error=False)
 
 

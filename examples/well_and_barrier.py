@@ -78,11 +78,11 @@ def main(quick=False, folder=PICTURES):
         if q_min == (0.1 if quick else 0.05):
             save(cq.plot.hybrid(sol, t=1.0), f"{folder}/well_and_barrier_hybrid.png")
     mirror = solution(0.1 if quick else 0.05, "specular", cells, tol)
-    print(f"specular: trace - 1 = {float(mirror.trace[-1]) - 1:.1e}, inside with p > 0: {shares(mirror)[1].round(4)}")
+    print(f"specular: escaped = {float(mirror.escaped_probability[-1]):.1e}, inside with p > 0: {shares(mirror)[1].round(4)}")
     picture, numbers = figure_6(quick)
     save(picture, f"{folder}/well_and_barrier_figure_6.png")
     save(by_q_min(results), f"{folder}/well_and_barrier_q_min.png")
-    return numbers | {"results": results, "specular_trace": float(mirror.trace[-1])}
+    return numbers | {"results": results, "specular_trace": float(mirror.trace[-1] + mirror.escaped_probability[-1])}
 
 
 if __name__ == "__main__":
