@@ -45,7 +45,7 @@ def point_state(start):
     """The fields of a state on a coarser box with the same sampler: trajectories need no fine grid."""
     names = start.grid.names
     grid = cq.Grid(**{n: (-4, 4, 9) for n in names})
-    return {"grid": grid, "rho": cq.gaussian(grid, 0.0, 0.7, cq.ket("+")).rho, "recipe": None, "normalisation": 1.0, "note": "point", "sampler": start.sampler}
+    return {"grid": grid, "rho": cq.gaussian(grid, 0.0, 0.6, cq.ket("+")).rho, "recipe": None, "normalisation": 1.0, "note": "point", "sampler": start.sampler}
 
 
 def distribution(cells=48, dt=0.0175, phi=0.0):
