@@ -51,11 +51,11 @@ def _problem(arguments: argparse.Namespace) -> tuple[Setup, dict[str, Any], str]
     else:
         setup = models.setup(arguments.what, **parameters)
         lines = "".join(f"{k} = {v!r}\n" for k, v in parameters.items())
-        options, text = {}, f'[model]\nname = "{arguments.what}"\n' + (f"[model.parameters]\n{lines}" if lines else "")
+        options, text = dict(setup.options), f'[model]\nname = "{arguments.what}"\n' + (f"[model.parameters]\n{lines}" if lines else "")
     cells = _pairs(arguments.cells, "--cells", int)
     if cells:
         grid = setup.grid.with_cells(**cells)
-        setup = models.Setup(setup.model, grid, setup.rho0.on(grid), setup.times, setup.exact)
+        setup = models.Setup(setup.model, grid, setup.rho0.on(grid), setup.times, setup.exact, setup.options)
         text += "# cells: " + ", ".join(f"{k}={v}" for k, v in cells.items()) + "\n"
     for name in ("tol", "method", "positivity", "transport"):
         if getattr(arguments, name) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class Setup:
     times : array
     exact : callable or None
         ``exact(grid, t)`` returns the exact density matrix (d, d, *cells) where there is one.
+    options : dict
+        What this model needs of :func:`cqpde.solve` where the defaults are not the best, e.g. ``{"dt": 0.0175}``.
     """
 
     model: Model
@@ -35,6 +37,7 @@ class Setup:
     rho0: State
     times: Array
     exact: Callable[[Grid, float], Array] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def require_parameters(name: str, positive: Mapping[str, Any], finite: Mapping[str, Any]) -> None:

@@ -78,4 +78,4 @@ def well_and_barrier_setup(
 ) -> Setup:
     """Run the model as in Fig. 6, from ``|+>`` and a Gaussian about q = 1, p = -1, 0.12 wide in both, to t = 2."""
     grid = well_and_barrier_grid(q_min, wall=wall)
-    return Setup(well_and_barrier(m, lam, gamma), grid, gaussian(grid, {"q": 1.0, "p": -1.0}, 0.12, ket("+")), np.linspace(0.0, 2.0, 11))
+    return Setup(well_and_barrier(m, lam, gamma), grid, gaussian(grid, {"q": 1.0, "p": -1.0}, 0.12, ket("+")), np.linspace(0.0, 2.0, 11), options={"tol": 1e-3})
