@@ -109,7 +109,7 @@ def test_marginals_carry_the_histograms_of_trajectories(solution, ensemble):
         inside = exact > 0.05
         assert np.abs(y[inside] / exact[inside] - 1).max() < 0.25
         assert abs(y.sum() * ensemble.cq.grid.axis(name).spacing - 1) < 0.02
-    with pytest.raises(OptionError, match="must have the time 0.3"):
+    with pytest.raises(OptionError, match=r"must have the time 0\.3"):
         cq.plot.marginals(solution, ensemble.isel(t=[0, 2]), t=0.3)
     with pytest.raises(OptionError, match="histograms over q"):
         cq.plot.marginals(solution, solution)
