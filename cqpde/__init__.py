@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .model import Model
     from .operators import basis, destroy, identity, ket, projector, sigmam, sigmap, sigmax, sigmay, sigmaz, tensor
     from .report import Report, validate
+    from .sites import KetSum, ProductSum, ghz, product_ket, solve_sites, w_state
     from .solver import solve
     from .theory.adjoint import adjoint
     from .theory.fields import scalar_field
@@ -42,7 +43,9 @@ _WHERE = {
     "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "generator": "fv.generator", "Grid": "grid",
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
     "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver",
-    "Report": "report", "validate": "report", "from_qobj": "interop", "adjoint": "theory.adjoint", "decoherence_diffusion": "theory.tradeoff",
+    "Report": "report", "validate": "report", "from_qobj": "interop",
+    **dict.fromkeys(("KetSum", "ProductSum", "ghz", "product_ket", "solve_sites", "w_state"), "sites"),
+    "adjoint": "theory.adjoint", "decoherence_diffusion": "theory.tradeoff",
     "scalar_field": "theory.fields", "mean_field_validity": "theory.meanfield", "map_positivity": "theory.positivity",
     **dict.fromkeys(("condition", "measured", "record_operator"), "theory.measurement"),
     **dict.fromkeys(("church", "temple"), "theory.purification"),
@@ -55,11 +58,12 @@ _WHERE = {
 }  # fmt: skip
 
 __all__ = [
-    "CqpdeError", "CqpdeWarning", "Grid", "Model", "Report", "State", "adjoint", "basis", "church", "condition", "correlated", "correlation",
-    "decoherence_diffusion", "destroy", "detailed_balance", "extend",
-    "from_array", "from_qobj", "gaussian", "generator", "healed", "identity", "ket", "load", "map_positivity", "mean_field_validity", "measured", "models", "observables", "plot", "point", "product",
-    "projector", "record_operator", "sampled", "save", "scalar_field", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "spectrum", "steady_state", "temple", "tensor",
-    "thermal", "thermal_state", "thermodynamics", "unravel", "validate",
+    "CqpdeError", "CqpdeWarning", "Grid", "KetSum", "Model", "ProductSum", "Report", "State", "adjoint", "basis", "church",
+    "condition", "correlated", "correlation", "decoherence_diffusion", "destroy", "detailed_balance", "extend", "from_array",
+    "from_qobj", "gaussian", "generator", "ghz", "healed", "identity", "ket", "load", "map_positivity", "mean_field_validity",
+    "measured", "models", "observables", "plot", "point", "product", "product_ket", "projector", "record_operator", "sampled",
+    "save", "scalar_field", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "solve_sites", "spectrum", "steady_state",
+    "temple", "tensor", "thermal", "thermal_state", "thermodynamics", "unravel", "validate", "w_state",
 ]  # fmt: skip
 
 

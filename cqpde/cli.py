@@ -79,6 +79,7 @@ def _parser() -> _Parser:
     validate.add_argument("--dt", type=float, help="longest step of the trajectories")
     validate.add_argument("--level", type=float, default=0.01, help="p-value below which to disagree (default %(default)s)")
     validate.add_argument("-o", "--output", metavar="REPORT.nc", help="netCDF file for the table")
+    validate.add_argument("--figure", metavar="FIGURE.png", help="file for the figure (png, pdf, svg, ...; needs Matplotlib)")
 
     plot = command("plot", "draw a picture or a movie of a file", "Draw a picture of a solution, an ensemble or a report.", "cqpde plot diosi.nc --kind hybrid --time 0.5 -o diosi.pdf")
     plot.add_argument("files", metavar="FILE.nc", nargs="+", help="marginals: a solution and, after it, an ensemble; convergence: solutions on several grids")

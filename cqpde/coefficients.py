@@ -10,12 +10,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from .errors import ModelError, did_you_mean
 from .grid import Grid
+from .tracing import degree, traced
 
 Array = np.ndarray
 Mesh = Mapping[str, Array]
@@ -202,20 +204,20 @@ class Coefficient:
         expressions = [e.subs({s: rename[s.name] for s in e.free_symbols}) for e in self._symbolic.values()]
         return sympy.lambdify(symbols, expressions, modules=["scipy", "numpy"], cse=True)
 
-    @property
+    @cached_property
     def degree(self) -> float:
-        """Degree in the coordinates where it is a polynomial in them (0: the same everywhere), else infinity."""
-        if self._whole is not None or self._functions:
-            return float("inf")
-        import sympy
+        """Degree in the coordinates where it is a polynomial in them (0: the same everywhere), else infinity.
 
-        degree = 0.0
-        for expression in self._symbolic.values():
-            symbols = [s for s in expression.free_symbols if s.name in self.coordinates]
-            if symbols:
-                polynomial = expression.is_polynomial(*symbols)
-                degree = max(degree, sympy.Poly(expression, *symbols).total_degree() if polynomial else float("inf"))
-        return degree
+        Callables are traced with SymPy symbols; one that cannot be has infinite degree.
+        """
+        functions = [*self._functions.values(), *([self._whole] if self._whole is not None else [])]
+        expressions = list(self._symbolic.values())
+        for function in functions:
+            entries = traced(function, self.coordinates)
+            if entries is None:
+                return np.inf
+            expressions += entries
+        return degree(expressions, self.coordinates)
 
     def vanishes(self, at: tuple[int, ...]) -> bool:
         """Whether an entry is zero by how it was given."""

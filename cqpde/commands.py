@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 import warnings
@@ -107,8 +108,11 @@ def validate(arguments: argparse.Namespace) -> int:
     from .solver import solve
     from .unravelling import unravel
 
-    if arguments.output:
-        io.check_writable(arguments.output)
+    for path in (arguments.output, arguments.figure):
+        if path:
+            io.check_writable(path)
+    if arguments.figure and importlib.util.find_spec("matplotlib") is None:
+        raise OptionError("--figure", "needs Matplotlib", "it is not installed", 'pip install "cqpde[plot]"')
     solution = io.load(arguments.file)
     if "rho" not in solution or not solution.attrs.get("cqpde_config"):
         raise FileError(arguments.file, "must hold full fields and the configuration", "neither or one", "Write it with 'cqpde run'")
@@ -145,6 +149,8 @@ def validate(arguments: argparse.Namespace) -> int:
         print(f"{report.verdict}, p = {report.p_value:.3g}" if arguments.quiet else str(report))
     if arguments.output:
         io.save(report.dataset, arguments.output)
+    if arguments.figure:
+        report.figure().savefig(arguments.figure)
     return {"agree": 0, "disagree": 4, "inconclusive": 5}[report.verdict]
 
 

@@ -8,7 +8,9 @@ Two kinds of test at one time (or several), joined by Bonferroni's bound:
 
   .. math:: T^2 = N(\bar y - \mu)^T S^+ (\bar y - \mu), \qquad \frac{N - r}{r(N - 1)}\,T^2 \sim F(r, N - r),
 
-  with r the rank of S: directions that do not fluctuate (the trace is 1 in every trajectory) are compared to the numerical error.
+  with r the rank of S: directions that do not fluctuate (the trace is 1 in every trajectory) are compared to the numerical error. The
+  features are skewed (products like :math:`z^2\rho`), which makes T^2 larger than that at finite N: its tail is corrected to order 1/N
+  (:mod:`cqpde.unravelling.skewness`).
 - **Histograms** of each coordinate: Pearson's :math:`\chi^2` against the probabilities of the cells, neighbours joined until enough is
   expected in each.
 
@@ -21,7 +23,7 @@ significant and no error exceeds 0.2 standard errors; else ``inconclusive``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +32,15 @@ import numpy as np
 from .dataset import grid_of
 from .errors import OptionError
 from .grid import Axis, Grid
+from .trajectory_arrays import points_and_states
+from .unravelling.plan import CHUNK
+from .unravelling.skewness import RANK, skewness, tail, whitening
 from .unravelling.statistics import Sums, components, features, monomials
 
 if TYPE_CHECKING:
     import xarray as xr
 
 Array = np.ndarray
-
-#: Correlation eigenvalues below this count as no fluctuation.
-RANK = 1e-9
 
 #: Errors above this many standard errors make an agreement inconclusive.
 SHARE = 0.2
@@ -48,6 +50,9 @@ LEFT = 0.25
 
 #: Factor on the numerical errors when they are allowed for: they are estimates.
 SAFETY = 2.0
+
+#: Trajectories per independent moment from which false alarms are as stated: skewness of the moments known, or not.
+ENOUGH = {True: 100, False: 400}
 
 #: Least expected number of trajectories in a bin, and the largest number of bins.
 LEAST, BINS = 10.0, 40
@@ -68,6 +73,7 @@ class Sample:
     bias: Array | None = None
     bias_covariance: Array | None = None
     visits_bias: list[Array] | None = None
+    skewness: Array = field(default_factory=lambda: np.full(2, np.nan))
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,11 @@ class Test:
 
 @dataclass
 class Moments:
-    """The comparison of the features at one time; all arrays (k,)."""
+    """The comparison at one time; all arrays of features (k,).
+
+    ``histograms`` has the visits of each cell and its probability on the grid, per axis; ``enough`` says whether there are trajectories
+    enough for the rate of false alarms.
+    """
 
     t: float
     grid: Array
@@ -94,6 +104,8 @@ class Moments:
     bias: Array
     tests: list[Test] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    histograms: list[tuple[Array, Array]] = field(default_factory=list)
+    enough: bool = True
 
     @property
     def z(self) -> Array:
@@ -138,7 +150,7 @@ def cell_probabilities(ds: xr.Dataset, t: float, axis: int) -> Array:
     return np.asarray(f + second / 24.0 - 17.0 / 5760.0 * fourth)
 
 
-def _at_edges(probability: Array, axis: Axis, other: Axis) -> Array:
+def at_edges(probability: Array, axis: Axis, other: Axis) -> Array:
     """Move probabilities of the cells of one axis to the cells of another (cubic spline of the distribution function)."""
     if axis == other:
         return probability
@@ -218,57 +230,44 @@ def sample_of(ens: Any, sol: xr.Dataset, t: float) -> Sample | str:
         return "the ensemble's moments are not finite"
     visits = None if ens.attrs["method"] == "linear" else [at[f"visits_{name}"].values for name in grid.names]
     if "bias" not in ens:
-        return Sample(count, mean, at["covariance"].values.reshape(k, k), visits, grid)
+        return Sample(count, mean, at["covariance"].values.reshape(k, k), visits, grid, skewness=at["skewness"].values)
     share = float(int(ens.attrs["coarse_factor"]) ** int(ens.attrs["weak_order"]) - 1)
     bias, error = at["bias"].values.reshape(k) / share, at["bias_covariance"].values.reshape(k, k) / share**2 / count
     shift = None if visits is None else [(at[f"visits_coarse_{name}"].values - v) / share for name, v in zip(grid.names, visits, strict=True)]
     covariance = at["extrapolated_covariance"].values.reshape(k, k)
-    return Sample(count, at["extrapolated"].values.reshape(k), covariance, visits, grid, bias, error, shift)
+    return Sample(count, at["extrapolated"].values.reshape(k), covariance, visits, grid, bias, error, shift, at["skewness"].values)
 
 
 def _from_arrays(arrays: Any, sol: xr.Dataset, t: float) -> Sample | str:
-    """Read a user's own trajectories (format: :func:`validate`)."""
-    grid, d = grid_of(sol), sol.sizes["row"]
-    if not isinstance(arrays, Mapping) or not {"t", "z"} <= set(arrays) or ("rho" in arrays) == ("psi" in arrays):
-        keys = sorted(arrays) if isinstance(arrays, Mapping) else type(arrays).__name__
-        raise OptionError("ens", "arrays come as a dict of t, z and one of rho, psi", keys, "See the docstring of cqpde.validate")
-    times = np.atleast_1d(np.asarray(arrays["t"], dtype=float))
-    z = arrays["z"]
-    z = np.stack([np.asarray(z[name], dtype=float) for name in grid.names], axis=-1) if isinstance(z, Mapping) else np.asarray(z, dtype=float)
-    state = np.asarray(arrays["rho"] if "rho" in arrays else arrays["psi"], dtype=complex)
-    tail = (d, d) if "rho" in arrays else (d,)
-    if z.ndim != 3 or z.shape[1:] != (len(times), grid.ndim) or state.shape != (*z.shape[:2], *tail):
-        raise OptionError(
-            "ens", f"z must be (trajectories, {len(times)}, {grid.ndim}) and the state (trajectories, {len(times)}, {', '.join(map(str, tail))})",
-            f"{z.shape} and {state.shape}", "One row per trajectory",
-        )  # fmt: skip
-    index = int(np.flatnonzero(np.isclose(times, t, rtol=1e-12, atol=1e-12))[0])
-    z, state = z[:, index], state[:, index]
-    rho = state if "rho" in arrays else np.einsum("ma,mb->mab", state, state.conj())
+    """A user's own trajectories at time t."""
+    grid = grid_of(sol)
+    z, rho = points_and_states(arrays, grid, sol.sizes["row"], t)
     bad = ~(np.isfinite(z).all(axis=1) & np.isfinite(rho).all(axis=(1, 2)))
     if bad.any():
         return f"{int(bad.sum())} of {len(bad)} trajectories are not finite"
-    rows = features(grid.names, z, rho)
+    rows = features(grid.names, z, components(rho))
     sums = Sums.of(np.ascontiguousarray(rows), True)
-    visits = [np.histogram(z[:, i], bins=a.interfaces)[0].astype(float) for i, a in enumerate(grid.axes)]
-    return Sample(len(z), sums.mean, sums.deviations / max(len(z) - 1, 1), visits, grid)
+    weighted = np.abs(np.einsum("maa->m", rho).real - 1).max() > 1e-6
+    visits = None if weighted else [np.histogram(z[:, i], bins=a.interfaces)[0].astype(float) for i, a in enumerate(grid.axes)]
+    return Sample(len(z), sums.mean, sums.deviations / (len(z) - 1), visits, grid, skewness=skewness(rows[:CHUNK]))
 
 
 # -- the tests -----------------------------------------------------------------------------------------------------------
 def hotelling(
-    difference: Array, covariance: Array, count: int, signed: Array, bound: Array, bias: Array | None = None, noise: Array | None = None
-) -> tuple[Test, str]:
+    difference: Array, covariance: Array, count: int, signed: Array, bound: Array, bias: Array | None = None, noise: Array | None = None,
+    skew: Array | None = None,
+) -> tuple[Test, str]:  # fmt: skip
     """Hotelling's test of ``difference`` with rank-revealed covariance; also what is wrong where nothing fluctuates ("": nothing).
 
-    ``signed`` and ``bound`` are numerical errors with and without a known sign; ``bias`` that of the step, with covariance ``noise``.
+    ``signed`` and ``bound`` are numerical errors with and without a known sign; ``bias`` that of the step, with covariance ``noise``;
+    ``skew`` the skewness of the features (:mod:`cqpde.unravelling.skewness`).
     """
     from scipy.stats import f, ncf
 
-    deviation = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    size = np.maximum(deviation, max(1e-8 * float(deviation.max()), 1e-12))
-    values, modes = np.linalg.eigh(covariance / np.multiply.outer(size, size))
-    kept = values > RANK * values.max()
+    size, values, modes, kept = whitening(covariance)
     r = int(kept.sum())
+    if r == 0:
+        raise OptionError("ens", "some moment must fluctuate", "all trajectories are the same", "Pass an ensemble with noise")
     if count <= 2 * r + 2:
         raise OptionError("ens", f"needs more than {2 * r + 2} trajectories for {r} independent moments", count, "Use more")
     white = modes[:, kept] / np.sqrt(values[kept])
@@ -282,6 +281,9 @@ def hotelling(
     factor = (count - r) / (r * (count - 1.0))
     p = float(f.sf(factor * statistic, r, count - r))
     shifted = float(ncf.sf(factor * statistic, r, count - r, shift**2)) if shift > 1e-6 else p
+    if skew is not None and np.all(np.isfinite(skew)):
+        added = tail(statistic, r, count, *skew)
+        p, shifted = min(1.0, p + added), min(1.0, shifted + added)
     null = modes[:, ~kept]
     fault = ""
     if null.size:
@@ -289,7 +291,8 @@ def hotelling(
         allowed = np.abs(null).T @ ((bound + np.abs(signed) + 1e-10) / size) + 6.0 * np.sqrt(RANK * values.max() / count)
         worst = int(np.argmax(defect - allowed))
         if defect[worst] > allowed[worst]:
-            fault = f"a combination of moments that is the same in every trajectory differs by {defect[worst]:.3g} of a standard deviation"
+            at = int(np.argmax(np.abs(null[:, worst])))
+            fault = f"a combination of moments that is the same in every trajectory is not that of the grid (difference {difference[at]:.3g} in component {at})"
     return Test("moments (Hotelling T^2)", statistic, r, p, max(p, shifted) if np.isfinite(shifted) else p), fault
 
 
@@ -330,14 +333,16 @@ def compare(sol: xr.Dataset, sample: Sample, coarse: Sequence[xr.Dataset], t: fl
         bias = LEFT * np.sign(sample.bias) * np.maximum(np.abs(sample.bias) - 2.0 * own, 0.0)
     error = np.sqrt(np.maximum(np.diag(sample.covariance), 0.0) / sample.count)
     out = Moments(t, exact, np.where(known, np.abs(signed) + bound, np.nan), sample.mean, error, bias)
-    test, fault = hotelling(sample.mean - exact, sample.covariance, sample.count, signed, bound, sample.bias, sample.bias_covariance)
+    test, fault = hotelling(sample.mean - exact, sample.covariance, sample.count, signed, bound, sample.bias, sample.bias_covariance, sample.skewness)
     out.tests.append(test)
+    out.enough = sample.count >= ENOUGH[bool(np.isfinite(sample.skewness).all())] * test.freedom
     if fault:
         out.faults.append(fault)
     if sample.visits is not None:
         for i, other in enumerate(sample.grid.axes):
-            each = [_at_edges(cell_probabilities(ds, t, i), grid_of(ds).axes[i], other) for ds in (sol, *coarse)]
+            each = [at_edges(cell_probabilities(ds, t, i), grid_of(ds).axes[i], other) for ds in (sol, *coarse)]
             probability, wrong = _extrapolated(sol, coarse, each)
+            out.histograms.append((sample.visits[i], probability))
             if sample.visits_bias is not None:
                 wrong = wrong + sample.visits_bias[i] / sample.count
             tested = pearson(other.name, sample.visits[i], probability, wrong, sample.count)

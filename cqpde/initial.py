@@ -22,6 +22,10 @@ from .sampling import Sampler, StateAt, density_sampler, gaussian_sampler, state
 Array = np.ndarray
 
 
+#: States of more values than this keep no second copy of themselves.
+LARGE = 1 << 24
+
+
 @dataclass(frozen=True)
 class State:
     """A hybrid state on a grid.
@@ -65,9 +69,15 @@ class State:
         """Number of quantum levels."""
         return int(self.rho.shape[0])
 
-    @cached_property
+    @property
     def components(self) -> Array:
-        """The d^2 real components of rho (see ``cqpde.components``)."""
+        """The d^2 real components of rho (see ``cqpde.components``); kept, unless they are large."""
+        if self.rho.size > LARGE:
+            return to_components(self.rho)
+        return self._components
+
+    @cached_property
+    def _components(self) -> Array:
         return to_components(self.rho)
 
     @property
@@ -411,10 +421,11 @@ def check_state(state: Any, dim: int) -> None:
     if state.dim != dim:
         raise StateError("rho0", f"must have the model's {dim} levels", state.dim, "Match the quantum state to dim")
     rho, grid = state.rho, state.grid
-    if not np.all(np.isfinite(rho)):
+    if not all(np.all(np.isfinite(one)) for row in rho for one in row):
         raise StateError("rho0", "must be finite on every cell", "NaN or infinity", "Check the array")
-    scale = float(np.max(np.abs(rho)))
-    if np.max(np.abs(rho - np.conj(np.swapaxes(rho, 0, 1)))) > 1e-10 * scale:
+    scale = max(float(np.max(np.abs(one))) for row in rho for one in row)
+    pairs = [(rho[a, b], rho[b, a]) for a in range(dim) for b in range(a + 1)]  # one element at a time, for the memory
+    if max(float(np.max(np.abs(one - other.conj()))) for one, other in pairs) > 1e-10 * scale:
         raise StateError("rho0", "must be Hermitian on every cell", "it is not", "Check the array")
     smallest = min_eigenvalues(state.components)
     largest = float(state.density.max())

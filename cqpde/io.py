@@ -24,6 +24,8 @@ from .errors import CqpdeError, FileError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from .sites import ProductSum
+
 Array = np.ndarray
 
 REFERENCES = "I. Layton, J. Oppenheim, Z. Weller-Davies, A healthier semi-classical dynamics, Quantum 8, 1565 (2024)"
@@ -60,13 +62,13 @@ def check_writable(path: str | Path) -> None:
         )
 
 
-def save(dataset: xr.Dataset, path: str | Path) -> None:
+def save(dataset: xr.Dataset | ProductSum, path: str | Path) -> None:
     """Write a solution.
 
     Parameters
     ----------
-    dataset : xarray.Dataset
-        A result of :func:`cqpde.solve` (or part of one that keeps its coordinates).
+    dataset : xarray.Dataset or ProductSum
+        A result of :func:`cqpde.solve` (or part of one that keeps its coordinates) or of :func:`cqpde.solve_sites`.
     path : path
         File to write; an existing one is replaced only when the new one is complete. A name ending in ``.zarr`` writes a Zarr store of the
         same layout (needs ``pip install "cqpde[zarr]"``).
@@ -81,6 +83,10 @@ def save(dataset: xr.Dataset, path: str | Path) -> None:
     Variables added beside the Dataset's own: ``density`` (what a viewer shows first), bounds of the axes. They are derived, and not
     part of what :func:`load` returns.
     """
+    from .sites import ProductSum
+
+    if isinstance(dataset, ProductSum):
+        dataset = dataset.dataset
     if "cqpde_schema" not in dataset.attrs:
         raise FileError(
             "dataset", "must be a solution of cqpde", "no attribute cqpde_schema", "Save what cqpde.solve returned"
@@ -207,8 +213,8 @@ def _encoding(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
     return encoding
 
 
-def load(path: str | Path, lazy: bool | None = None) -> xr.Dataset:
-    """Read a solution, ensemble, report or export written by :func:`save`.
+def load(path: str | Path, lazy: bool | None = None) -> Any:
+    """Read a solution, ensemble, report, export or product form written by :func:`save`.
 
     Parameters
     ----------
@@ -218,8 +224,8 @@ def load(path: str | Path, lazy: bool | None = None) -> xr.Dataset:
 
     Returns
     -------
-    xarray.Dataset
-        As :func:`cqpde.solve` returned it, bit for bit.
+    xarray.Dataset or ProductSum
+        As :func:`cqpde.solve` or :func:`cqpde.solve_sites` returned it, bit for bit.
 
     Raises
     ------
@@ -288,8 +294,9 @@ def load(path: str | Path, lazy: bool | None = None) -> xr.Dataset:
     ds = xr.Dataset(data, coords=coords, attrs=attrs)
     ds.encoding["source"] = str(path)
     from . import observables  # noqa: F401 - registers the accessor .cq
+    from .sites import ProductSum
 
-    return ds
+    return ProductSum(ds) if ds.attrs.get("kind") == "product sum" else ds
 
 
 def _joined(real: Array, imaginary: Array) -> Array:
@@ -328,6 +335,7 @@ def _check_schema(stored: xr.Dataset, path: str | Path) -> None:
 def facts(path: str | Path) -> dict[str, Any]:
     """What a file holds, as plain data (for ``cqpde info --json``): model, grid, times, variables, attributes, last diagnostics."""
     ds = load(path)
+    ds = getattr(ds, "dataset", ds)  # of a ProductSum
     plain = lambda v: v.item() if isinstance(v, np.generic) else v
     last = ds.isel(t=-1)
     return {
@@ -350,6 +358,7 @@ def facts(path: str | Path) -> dict[str, Any]:
 def describe(path: str | Path) -> str:
     """Describe a file in words: model, grid, times, variables, diagnostics at the end."""
     ds, known = load(path), facts(path)
+    ds = getattr(ds, "dataset", ds)  # of a ProductSum
     told = ("kind", "model", "method", "trajectories", "seed", "dt", "verdict", "p_value", "reasons")
     if known["kind"] == "solution" and known["diagnostics"]:
         summary = ds.cq.summary()

@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import dataset
-from .comparison import SHARE, Moments, compare, sample_of
+from .comparison import ENOUGH, SHARE, Moments, compare, sample_of
 from .errors import OptionError
+from .trajectory_arrays import times_of
 from .unravelling.statistics import component_labels, monomial_labels
 
 if TYPE_CHECKING:
     import xarray as xr
 
 Array = np.ndarray
-
-#: Trajectories per independent moment from which the test's false alarms are as stated.
-ENOUGH = 400
-
 
 @dataclass(frozen=True)
 class Report:
@@ -47,19 +44,36 @@ class Report:
         return _table(self)
 
     def figure(self) -> Any:
-        """z-scores of all moments and histograms of the last time, as a Matplotlib figure (needs ``pip install cqpde[plot]``)."""
-        from matplotlib.figure import Figure
+        """z-scores of all moments, and the histogram of each coordinate over its probabilities on the grid, at the last time.
 
+        A Matplotlib figure (needs ``pip install cqpde[plot]``); ``report.figure().savefig("report.png")``.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise OptionError("figure", "needs Matplotlib", "it is not installed", 'pip install "cqpde[plot]"') from None
+        if not self.dataset.sizes.get("t", 0):
+            raise OptionError("figure", "needs a comparison", "; ".join(self.reasons) or "none", "The trajectories could not be compared")
         ds = self.dataset.isel(t=-1)
-        figure = Figure(figsize=(9, 3.5), layout="constrained")
-        axes = figure.subplots()
+        names = [str(v).removeprefix("seen_") for v in ds.data_vars if str(v).startswith("seen_")]
+        figure = Figure(figsize=(9, 3.2 + 2.6 * bool(names)), layout="constrained")
+        rows = figure.add_gridspec(2 if names else 1, max(len(names), 1))
+        top = figure.add_subplot(rows[0, :])
         z = ds["z_score"].values.reshape(-1)
-        axes.axhspan(-2, 2, color="0.9")
-        axes.plot(z, "o", markersize=4)
+        top.axhspan(-2, 2, color="0.9")
+        top.plot(z, "o", markersize=4)
         labels = [f"{m} {o}" for m in _flags(ds, "monomial") for o in _flags(ds, "operator")]
-        axes.set_xticks(range(len(z)), labels, rotation=90, fontsize=6)
-        axes.set_ylabel("(ensemble - grid) / standard error")
-        axes.set_title(f"t = {float(ds.t):g}: {self.verdict}, p = {self.p_value:.3g}")
+        top.set_xticks(range(len(z)), labels, rotation=90, fontsize=6)
+        top.set_ylabel("(ensemble - grid) / s.e.")
+        top.set_title(f"t = {float(ds.t):g}: {self.verdict}, p = {self.p_value:.3g}")
+        for k, name in enumerate(names):
+            axes = figure.add_subplot(rows[1, k])
+            x, width = ds[f"cell_{name}"].values, float(np.diff(ds[f"cell_{name}"].values[:2])[0])
+            count = float(self.dataset.attrs["trajectories"])
+            axes.stairs(ds[f"seen_{name}"].values / (count * width), np.append(x - 0.5 * width, x[-1] + 0.5 * width), fill=True, color="0.8", label="trajectories")
+            axes.plot(x, ds[f"probability_{name}"].values / width, label="grid")
+            axes.set_xlabel(name)
+            axes.legend(fontsize=7)
         return figure
 
 
@@ -93,8 +107,9 @@ def validate(
     times : array, optional
         Times to compare, common to both; default: the last common one. Several times count as several tests.
     level : float
-        Verdict ``disagree`` below this p-value: the rate of false alarms. (A hundredth of it below 400 trajectories per independent
-        moment, where the tails of products like :math:`z^2\rho` are not yet normal.)
+        Verdict ``disagree`` below this p-value: the rate of false alarms. (A hundredth of it below 100 trajectories per independent
+        moment, where the tails of products like :math:`z^2\rho` are not yet known well enough; 400 where the moments are too many for
+        their skewness to be formed.)
 
     Returns
     -------
@@ -108,13 +123,16 @@ def validate(
 
     Notes
     -----
-    The histograms of an ensemble with weights (``linear``) are not tested. The purity of trajectories has no counterpart on the grid
+    The histograms of an ensemble with weights (``linear``, un-normalised states) are not tested. The purity of trajectories has no counterpart on the grid
     (a conditional state given z alone is a mixture over paths); it is shown, with the grid's value as a lower bound.
     """
-    if not 0 < level < 1:
+    if not isinstance(level, int | float | np.number) or not 0 < level < 1:
         raise OptionError("level", "must lie in (0, 1)", level, "Use e.g. 0.01")
     given: Any = coarse
-    rough: list[xr.Dataset] = [] if given is None else [given] if hasattr(given, "data_vars") else list(given)
+    rough: list[xr.Dataset] = [] if given is None else [given] if hasattr(given, "data_vars") or not hasattr(given, "__iter__") else list(given)
+    for other in rough:
+        if not hasattr(other, "data_vars") or "rho" not in other:
+            raise OptionError("coarse", "must be solutions with full fields", type(other).__name__, "Pass what cqpde.solve returned, on fewer cells")
     _check(sol, ens, rough)
     rows, reasons, count = [], [], 0
     for t in _common_times(sol, ens, times):
@@ -129,13 +147,13 @@ def validate(
     p = min(1.0, len(tests) * min((test.p for test in tests), default=0.0))
     shifted = min(1.0, len(tests) * min((test.p_shifted for test in tests), default=0.0))
     share = float(np.max([row.error_share.max() for row in rows], initial=0.0))
-    few = count < ENOUGH * max((test.freedom for test in tests), default=0)
+    few = not all(row.enough for row in rows)
     if faults:
         verdict, p = "disagree", 0.0
     elif shifted < (0.01 * level if few else level):
         verdict = "disagree"
     elif few and p < level:
-        verdict, faults = "inconclusive", [f"too few trajectories for the tails of the moments (fewer than {ENOUGH} per independent moment)"]
+        verdict, faults = "inconclusive", [f"too few trajectories for the tails of the moments ({count}: at least {ENOUGH[True]} per independent moment are needed)"]
     elif np.isnan(share):
         verdict, faults = "inconclusive", ["the grid error is not known: pass coarse=, or solve with grid_error=True"]
     elif p < level or share > SHARE:
@@ -163,11 +181,9 @@ def _check(sol: xr.Dataset, ens: Any, coarse: list[xr.Dataset]) -> None:
 
 def _common_times(sol: xr.Dataset, ens: Any, times: Any) -> Array:
     stored = sol[str(sol["rho"].dims[0])].values
-    theirs = stored
-    if hasattr(ens, "data_vars"):
-        theirs = ens["t"].values
-    elif isinstance(ens, dict) and "t" in ens:
-        theirs = np.atleast_1d(np.asarray(ens["t"], dtype=float))
+    if hasattr(ens, "data_vars") and "t" not in ens:
+        raise OptionError("ens", "must be an ensemble of cqpde.unravel, or arrays", "a Dataset without t", "Pass what unravel returned")
+    theirs = ens["t"].values if hasattr(ens, "data_vars") else times_of(ens)
     common = np.array([t for t in stored if np.isclose(theirs, t, rtol=1e-12, atol=1e-12).any()])
     if len(common) == 0:
         raise OptionError("ens", "must share a time with the solution's fields", np.array2string(np.asarray(theirs), threshold=6), "Pass t=sol.t")
@@ -186,6 +202,7 @@ def _dataset(
     import xarray as xr
 
     grid, d = dataset.grid_of(sol), sol.sizes["row"]
+    axes = dataset.grid_of(ens).axes if hasattr(ens, "data_vars") else grid.axes
     coords: dict[str, Any] = dataset.coordinates(grid, d)
     coords["t"] = ("t", np.array([row.t for row in rows]), {"long_name": "model time", "units": "1"})
     for name, labels in (("monomial", monomial_labels(grid.names)), ("operator", component_labels(d))):
@@ -207,6 +224,11 @@ def _dataset(
         numbers = np.arange(len(names), dtype=np.int32)
         words = " ".join(n.split(" (")[0].replace(" ", "_") for n in names)
         coords["test"] = ("test", numbers, {"long_name": "test", "flag_values": numbers, "flag_meanings": words})
+    for k, axis in enumerate(axes if rows and rows[0].histograms else ()):
+        name = f"cell_{axis.name}"
+        coords[name] = (name, axis.centers, {"long_name": f"centres of the ensemble's cells of {axis.name}", "units": "1"})
+        for what, j, text in (("seen", 0, "number of trajectories in each cell"), ("probability", 1, "probability of each cell on the grid")):
+            data[f"{what}_{axis.name}"] = (("t", name), np.array([row.histograms[k][j] for row in rows]), {"long_name": text, "units": "1"})
     attrs = {
         "title": f"Solution against trajectories: {verdict}", "source": f"cqpde {version('cqpde')}", "cqpde_schema": dataset.SCHEMA,
         "kind": "report", "verdict": verdict, "p_value": p, "p_value_shifted": shifted, "level": float(level), "trajectories": int(count),

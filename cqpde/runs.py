@@ -24,6 +24,7 @@ from .grid import Grid
 from .initial import State
 from .integrate.evolve import Frame, Propagator, evolve
 from .integrate.extrapolate import SplitRun
+from .integrate.fixed_steps import fixed_steps
 from .integrate.whole_steps import run_whole_steps
 from .kernels.warm import warm
 from .model import Model
@@ -59,6 +60,7 @@ class Problem:
     mode: str
     progress: bool | None
     kept: Array
+    dt: float | None = None
 
     def components(self) -> Array:
         """The initial states, (d^2, batch, *cells)."""
@@ -144,7 +146,29 @@ def _run_fv(problem: Problem, route: Route, x: Array, start: Start | None, saver
     )  # fmt: skip
 
 
+def _run_fixed(problem: Problem, route: Route, x: Array, savers: dict[str, Any]) -> Run:
+    """Equal steps of order 2 (``dt=``)."""
+    began = time.perf_counter()
+    structure = route.structure
+    assert structure is not None and problem.dt is not None
+    seconds = {"compile": warm("split")}
+    seconds["setup"] = time.perf_counter() - began - seconds["compile"]
+    report, close = _bar(problem)
+    compose = lambda grid: _composition(problem, grid, structure)
+    frames = fixed_steps(compose, problem.grid, problem.model.dim, _turned(x, structure.basis, False), problem.times, problem.dt, report)
+    frames = (_frame_turned(f, structure.basis) for f in frames)
+    recorder = _record(problem, _watched(frames, np.inf), savers, UNPHYSICAL, seconds)
+    close()
+    return Run(
+        route, recorder, transport="spectral", positivity="to the size of the errors",
+        integration=f"symmetric composition of order 2, fixed steps of at most {problem.dt:g}", exactly_positive=False, linear=True, seconds=seconds,
+        tolerated=10.0 * (problem.tol + sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))),
+    )  # fmt: skip
+
+
 def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Any]) -> Run:
+    if problem.dt is not None:
+        return _run_fixed(problem, route, x, savers)
     began = time.perf_counter()
     model, structure = problem.model, route.structure
     assert structure is not None and start is not None
@@ -252,14 +276,14 @@ def _record(
     return recorder
 
 
-def _watched(frames: Iterator[Frame]) -> Iterator[Frame]:
+def _watched(frames: Iterator[Frame], most_tail: float = MOST_TAIL) -> Iterator[Frame]:
     """Stop a spectral run that goes round the open ends or that the cells do not resolve."""
     for frame in frames:
         if frame.progress.edge > MOST_EDGE:
             raise RouteError(
                 "Grid", "the split route needs open ends out of reach", f"probability {frame.progress.edge:.2g} there", "Widen the box, or use method='fv'"
             )
-        if frame.progress.tail is not None and frame.progress.tail > MOST_TAIL:
+        if frame.progress.tail is not None and frame.progress.tail > most_tail:
             raise RouteError(
                 "Grid", "the cells must resolve the state", f"{frame.progress.tail:.2g} of it in the highest modes", "Use more cells, or method='fv'"
             )

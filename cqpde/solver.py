@@ -42,6 +42,7 @@ def solve(
     positivity: str | None = None,
     transport: str | None = None,
     dt_max: float | None = None,
+    dt: float | None = None,
     save: Mapping[str, Any] | Sequence[str] | None = None,
     frames: Any = None,
     grid_error: bool = True,
@@ -81,6 +82,10 @@ def solve(
         and times on which no step does that are refused, and the nearest grid named) or ``"limited"``.
     dt_max : float, optional
         Longest step.
+    dt : float, optional
+        Take equal steps of (at most) this length, at order 2 and on the cells as given, in place of what ``tol`` would choose: the ``split``
+        route of a grid that is too large for extrapolation, in 2 to 3 copies of the state. ``time_error`` is then the difference that
+        twice the step makes on half the cells. What the cells leave out is reported, not refused.
     save : sequence of str or dict, optional
         Observables to keep at every time in ``t``: names of ``.cq`` methods with arguments behind (``"density"``, ``"marginal q"``,
         ``"entropy mutual"``, ``"expect q*sigmaz"``, ``"conditional_state q=0:1"``), or ``{"name": text or callable(snapshot)}``, the
@@ -124,7 +129,7 @@ def solve(
     """
     states: list[State] = [rho0] if not isinstance(rho0, list | tuple) else list(rho0)  # type: ignore[list-item]
     times = _times(t)
-    _check_options(model, tol, dt_max)
+    _check_options(model, tol, dt_max, dt)
     check_words(method, transport, positivity)
     grid = _check_states(states, model)
     model.refresh(grid, (float(times[0]), float(times[-1])))
@@ -133,13 +138,15 @@ def solve(
     margin = min(model.check(grid, at, check) for at in probes)
     problem = Problem(
         model, grid, states, times, probes, float(tol), min(survey.longest, _longest(times, dt_max)), survey.jumps, _mode(model, check), progress,
-        frame_times(times, frames, save),
+        frame_times(times, frames, save), dt,
     )  # fmt: skip
     savers = savers_of(save, grid, model)
     x = problem.components()
-    start = settle_states(states, x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None else None
+    start = settle_states(states, x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None and dt is None else None
     route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(problem.stops()), method, transport, positivity, problem.nearest)
-    run = run_route(problem, route, x, start, savers, fallback=method == "auto")
+    if dt is not None and route.transport != "spectral":
+        raise OptionError("dt", "belongs to the split route without exact positivity", f"{route.method}: {route.reason}", "Leave dt out")
+    run = run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)
     if not run.resolved and grid_error and all(s.recipe is not None for s in states):
         run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run)
     _warn(grid, run, float(tol))
@@ -270,15 +277,18 @@ def _probe_times(model: Model, times: Array, extremes: tuple[float, ...]) -> tup
     return tuple(float(x) for x in np.unique(np.concatenate([np.linspace(times[0], times[-1], 17), times, extremes])))
 
 
-def _check_options(model: Any, tol: Any, dt_max: Any) -> None:
+def _check_options(model: Any, tol: Any, dt_max: Any, dt: Any) -> None:
     if not isinstance(model, Model):
         raise OptionError(
             "model", "must be a cqpde.Model", type(model).__name__, "Make it with cqpde.Model, healed or cqpde.models"
         )
     if isinstance(tol, bool) or not isinstance(tol, int | float | np.number) or not 1e-13 <= tol < 1:
         raise OptionError("tol", "must be a number in [1e-13, 1)", repr(tol), "Try 1e-4")
-    if dt_max is not None and not (isinstance(dt_max, int | float | np.number) and 0 < dt_max < np.inf):
-        raise OptionError("dt_max", "must be a positive number", repr(dt_max), "Leave it out to let tol decide")
+    for name, value in (("dt_max", dt_max), ("dt", dt)):
+        if value is not None and not (isinstance(value, int | float | np.number) and 0 < value < np.inf):
+            raise OptionError(name, "must be a positive number", repr(value), "Leave it out to let tol decide")
+    if dt is not None and dt_max is not None:
+        raise OptionError("dt", "fixes the step, so there is no longest one", f"dt_max = {dt_max}", "Give one of them")
 
 
 @cache

@@ -79,6 +79,14 @@ def exact_solution(grid: cq.Grid, times: Any, fields: list[Array]) -> Any:
     return ds
 
 
+# -- a qubit in a trap: coupling and drive along all three axes, nothing commutes --------------------------------------------
+def trapped_qubit(**sigma: float) -> cq.Model:
+    """Noise sigma per coordinate; saturated."""
+    q, p = sympy.symbols("q p", real=True)
+    coupling = q * (cq.sigmax() + 0.5 * cq.sigmaz()) + 0.3 * cq.sigmay()
+    return cq.healed(("q", "p"), p**2 / 2 + q**2 / 2 + q / 3, coupling, sigma)
+
+
 # -- noise that the coordinate multiplies: closed form -------------------------------------------------------------------
 A_RATE, NOISE, G = 0.3, 0.4, 1.2
 

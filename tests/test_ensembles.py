@@ -14,6 +14,8 @@ import cqpde as cq
 from cqpde.errors import CqpdeError, ModelError, OptionError, SolverError, StateError
 from cqpde.unravelling.plan import CHUNK
 
+from . import ensembles
+
 GRID = cq.Grid(q=(-6, 6, 24), p=(-9, 9, 24))
 DIOSI = cq.models.linear_diosi()
 
@@ -229,7 +231,7 @@ def test_two_time_correlation_and_spectrum_of_the_record():
 
 def test_no_classical_dynamics_is_qutip_s_master_equation():
     """Fixed z: averages are those of mesolve, and of smesolve's equation with the record in a coordinate that drives nothing."""
-    qutip = pytest.importorskip("qutip")
+    qutip = pytest.importorskip("qutip", reason="QuTiP is the independent code here: pip install qutip")
     h, monitored, lost = 0.7 * cq.sigmax() + 0.2 * cq.sigmaz(), 0.6 * cq.sigmaz(), 0.5 * cq.sigmam()
     model = cq.Model(("y",), 2, H=h, L=[monitored, lost], D1=[[1.0, 0]], D2=[[0.5]], D0=[[1.0, 0], [0, 1.0]])
     grid = cq.Grid(y=(-10, 10, 40))
@@ -270,6 +272,9 @@ def test_refusals_come_before_any_work():
         ({"state": "vector"}, OptionError, "known form"),
         ({"stored": 5}, OptionError, "no effect without store"),
         ({"moments": {"a": 3}}, OptionError, "must be a callable"),
+        ({"moments": 3}, OptionError, "dict of callables"),
+        ({"moments": {"purity": lambda z, rho: z.q}}, OptionError, "name of another variable"),
+        ({"dt": True}, OptionError, "dt: must be a positive"),
         ({"dt": 1e-9}, OptionError, "1e7 steps"),
         ({"rho0": mixed, "state": "ket"}, OptionError, "start is mixed"),
         ({"model": cq.models.linear_diosi(excess=1.0), "state": "ket"}, OptionError, "beyond the trade-off"),
@@ -318,30 +323,29 @@ def test_memory_does_not_grow_with_the_ensemble():
 
 
 def test_user_callables_and_expressions_give_the_same_trajectories():
-    """The compiled affine form against NumPy at the points."""
+    """Callables that take symbols are compiled like expressions; one that does not is evaluated by NumPy, and the result says so."""
     import sympy
 
     q, p = sympy.symbols("q p", real=True)
     shared = {"L": [cq.sigmaz(), cq.sigmam()], "D0": [[0.25, 0], [0, 0.2]], "D1": {"p": [-0.5, 0]}, "D2": {"p": 0.5}}
     symbolic = cq.Model(("q", "p"), 2, H=[[q, 0.5], [0.5, -q]], D1C={"q": p, "p": -q}, **shared)
-    called = cq.Model(
-        ("q", "p"), 2, H=lambda z: [[z.q, 0.5], [0.5, -z.q]], D1C={"q": lambda z: z.p, "p": lambda z: -z.q}, **shared
-    )
+    models = [
+        cq.Model(("q", "p"), 2, H=lambda z, half=half: [[z.q, half(z)], [half(z), -z.q]], D1C={"q": lambda z: z.p, "p": lambda z: -z.q}, **shared)
+        for half in (lambda z: 0.5, lambda z: 0.5 + 0 * np.cos(z.q), lambda z: 0.5 if isinstance(z.q, sympy.Symbol) else 0.5 + 1e-3 * z.q**2)
+    ]
     for method in ("instrument", "euler-maruyama", "weak-2"):
-        a, b = (cq.unravel(m, start(), [0, 0.5], trajectories=500, seed=1, dt=0.05, method=method) for m in (symbolic, called))
-        assert (a.attrs["coefficients"], b.attrs["coefficients"]) == ("affine", "NumPy")
-        assert np.allclose(a.moments, b.moments, rtol=0, atol=1e-10)
+        a, b, c, d = (cq.unravel(m, start(), [0, 0.5], trajectories=500, seed=1, dt=0.05, method=method) for m in (symbolic, *models))
+        assert a.attrs["coefficients"] == b.attrs["coefficients"] == "affine, compiled"
+        assert c.attrs["coefficients"] == "NumPy at the points (H not affine in z)"
+        assert np.array_equal(a.moments, b.moments) and np.allclose(a.moments, c.moments, rtol=0, atol=1e-10)
+        assert d.attrs["coefficients"].startswith("NumPy") and not np.allclose(a.moments, d.moments, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["instrument", "euler-maruyama"])
 @pytest.mark.parametrize("sigma", [{"p": 1.0}, {"q": 0.5, "p": 0.8}])
 def test_many_steps_at_a_time_are_the_steps_one_by_one(method, sigma):
     """Keeping a path makes the run stop at every step; a sigma_x coupling, a drive and a trap leave nothing diagonal."""
-    import sympy
-
-    q, p = sympy.symbols("q p", real=True)
-    coupling = q * (cq.sigmax() + 0.5 * cq.sigmaz()) + 0.3 * cq.sigmay()
-    model = cq.healed(("q", "p"), p**2 / 2 + q**2 / 2 + q / 3, coupling, sigma)
+    model = ensembles.trapped_qubit(**sigma)
     options = {"trajectories": 700, "seed": 1, "dt": 0.02, "method": method, "bias": True}
     many = cq.unravel(model, start(), [0, 0.3, 1.0], **options)
     single = cq.unravel(model, start(), [0, 0.3, 1.0], store=1000, stored=1, **options)

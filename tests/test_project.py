@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"errors", "operators", "components"},
     {"grid", "kernels", "expressions"},
+    {"tracing"},
     {"coefficients"},
     {"model", "physicality"},
     {"sampling"},
@@ -26,6 +27,8 @@ LAYERS = [
     {"choice", "recorder"},
     {"runs"},
     {"solver"},
+    {"sites"},
+    {"trajectory_arrays"},
     {"comparison"},
     {"report"},
     {"theory"},
@@ -84,7 +87,9 @@ def test_numba_stays_in_the_kernels():
         for p in (ROOT / "cqpde").rglob("*.py")
         if re.search(r"^from numba|@njit", p.read_text(), re.M)
     }
-    assert {u for u in users if not u.startswith("kernels/")} == {"unravelling/kernels", "unravelling/kernels_instrument"}
+    assert {u for u in users if not u.startswith("kernels/")} == {
+        f"unravelling/kernels{part}" for part in ("", "_instrument", "_lanes", "_statistics")
+    }
 
 
 def test_readme_blocks_run(tmp_path, monkeypatch):
@@ -118,7 +123,27 @@ def test_trajectory_measurements_run():
 
     numbers = trajectories.main(["--quick", "--threads", "1"])
     assert all(rate > 0.05 for _, rate in numbers["speed"])
-    assert numbers["two roads"]["z-dependent noise"][0] in ("agree", "inconclusive")
+    gains = {row["method"]: row["gain"] for row in numbers["time to bias"]}
+    assert gains["instrument"] > 3 > gains["weak-2"]  # at a bias of 0.01; the smaller the bias, the larger
+    assert numbers["purity"]["instrument, ket"] < 1e-10 and 0.35 < numbers["purity"]["slope"] < 0.65
+
+
+def test_both_roads_and_planted_mistakes_run():
+    from validation import two_roads
+
+    numbers = two_roads.main(["--quick", "--threads", "1"])
+    assert all(verdict in ("agree", "inconclusive") for *_, verdict, _ in numbers["two roads"])
+    assert len(numbers["rejects"]) == 5 and all(p < 1e-6 for p in numbers["rejects"].values())
+
+
+def test_the_monitored_qubit_of_other_codes_runs():
+    from validation import monitored_qubit
+
+    rows = monitored_qubit.main(["--quick", "--threads", "1"])
+    assert {row["code"] for row in rows} >= {"cqpde, kets", "cqpde, matrices"}
+    assert all(abs(row["z"]) < 4.5 for row in rows)
+    qutip = [row["rate"] for row in rows if row["code"] == "QuTiP"]
+    assert all(rows[0]["rate"] > 5 * rate for rate in qutip)
 
 
 def test_performance_measurements_run():

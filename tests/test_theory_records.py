@@ -220,3 +220,24 @@ def _moments(ens, model):
     second[np.triu_indices(n)] = m[1 + n :]
     second = second + np.triu(second, 1).T
     return first, second - np.outer(first, first)
+
+
+# -- joint unravelling (Appendix E) ------------------------------------------------------------------------------------
+def test_weights_of_the_joint_unravelling_spread_as_cosh():
+    """Un-normalised trajectories of a measured sz: E[w] = 1, E[w^2] = cosh(4 b^2 t), so N weighted count as N / cosh; the normalised ones all count."""
+    b, t, count = 0.5, 1.0, 40_000
+    grid = cq.Grid(y=(-12, 12, 48))
+    start = cq.gaussian(grid, 0, 0.3, cq.ket("+"))
+    spread, means = {}, {}
+    for method in ("linear", "instrument"):
+        ens = cq.unravel(cq.measured(b * SZ), start, [0, t], trajectories=count, seed=4, method=method, dt=0.005)
+        levels = ens["covariance"].values[-1, 0, :2, 0, :2]
+        spread[method] = levels.sum()
+        means[method] = ens["moments"].values[-1, 0, :2]
+        error = np.sqrt(np.diagonal(levels) / count)
+        assert np.abs(means[method] - 0.5).max() < 4.5 * error.max() + 2e-3  # populations are conserved
+    assert abs(spread["instrument"]) < 1e-12
+    # E[w^4] = (e^6x + 4 + 3 e^-2x) / 8 for x = 4 b^2 t gives the error of the variance
+    x = 4 * b * b * t
+    error = np.sqrt(((np.exp(6 * x) + 4 + 3 * np.exp(-2 * x)) / 8 - np.cosh(x) ** 2) / count)
+    assert spread["linear"] == pytest.approx(np.cosh(x) - 1.0, abs=4 * error)

@@ -9,11 +9,11 @@ import cqpde as cq
 from cqpde import comparison
 from cqpde.cli import main
 from cqpde.errors import OptionError
-from cqpde.unravelling import run
+from cqpde.unravelling import prepare, run, skewness
 
-from . import ensembles, models, paper_sde
+from . import ensembles, models
+from .own_trajectories import ARRAYS, PLANTS, N, diosi_arrays
 
-N = 20_000
 DRIVE, G, DECAY = 0.5, 1.0, 0.2
 
 
@@ -70,50 +70,7 @@ def test_exact_solutions_agree(solutions, name, method, dt):
 
 
 # -- planted defects -----------------------------------------------------------------------------------------------------
-def diosi_arrays(plant="", count=N, steps=None):
-    rng = np.random.default_rng(7)
-    sz = np.diag([1.0, -1.0])
-    steps = steps or (40 if plant else 300)
-    return paper_sde.trajectories(
-        0.4 * rng.standard_normal((count, 2)), np.full(2, 0.5**0.5), 1.0, steps,
-        H=lambda z: (2 * z[:, 0] + 2)[:, None, None] * sz, L=[-2 * sz], D0=[[0.25]], D1=[[0], [0.5]],
-        sigma=lambda z: np.broadcast_to(np.diag([0.0, 1.0]), (len(z), 2, 2)),
-        D1C=lambda z: np.stack([z[:, 1], 0 * z[:, 1]], axis=1), seed=11, plant=plant, kets=plant != "D0",
-    )  # fmt: skip
-
-
-def three_level_arrays(plant="", count=None):
-    count = count or (N if plant else 6000)
-    rng = np.random.default_rng(8)
-    least = models.D13.conj().T @ models.D13 / 0.7
-    return paper_sde.trajectories(
-        0.5 * rng.standard_normal((count, 1)), models.PSI3, 0.8, 40 if plant else 300, H=lambda z: np.broadcast_to(models.H3, (len(z), 3, 3)), L=models.L3,
-        D0=least + models.E3, D1=models.D13, sigma=lambda z: np.full((len(z), 1, 1), 0.7**0.5), D1C=lambda z: np.full((len(z), 1), 0.3),
-        seed=12, plant=plant,
-    )  # fmt: skip
-
-
-def correlated_arrays(plant="", count=None):
-    count = count or (N if plant else 8000)
-    rng = np.random.default_rng(9)
-    root = np.linalg.cholesky(models.S2)
-    psi = np.array([1, 1j]) / 2**0.5
-    return paper_sde.trajectories(
-        rng.standard_normal((count, 2)) @ np.linalg.cholesky(models.COV2).T, psi, 0.6, 40 if plant else 200,
-        H=lambda z: np.broadcast_to(models.H2, (len(z), 2, 2)), L=models.A2, D0=np.linalg.inv(models.S2), D1=np.eye(2),
-        sigma=lambda z: np.broadcast_to(root, (len(z), 2, 2)), D1C=lambda z: np.broadcast_to(models.V2, z.shape), seed=13, plant=plant, kets=True,
-    )  # fmt: skip
-
-
-ARRAYS = {"linear_diosi": diosi_arrays, "three_levels": three_level_arrays, "correlated_2d": correlated_arrays}
-
-
-@pytest.mark.parametrize(
-    ("name", "plant"),
-    [("linear_diosi", p) for p in ("", "force", "D1", "D0", "noise", "mean-field")]
-    + [("three_levels", p) for p in ("", "force", "D1", "D0", "noise")]
-    + [("correlated_2d", p) for p in ("", "force", "transposed")],
-)
+@pytest.mark.parametrize(("name", "plant"), [(name, plant) for name, plants in PLANTS.items() for plant in ("", *plants)])
 def test_a_user_s_own_unravelling(solutions, name, plant):
     """The paper's equations in NumPy agree with the exact solution (6e3 to 2e4 trajectories); with one thing wrong 2e4 are rejected."""
     report = cq.validate(solutions[name][0], ARRAYS[name](plant))
@@ -174,34 +131,45 @@ def test_moments_that_do_not_fluctuate_are_compared(solutions):
     assert report.verdict == "disagree" and "same in every trajectory" in report.reasons[0]
 
 
+def test_unnormalised_states_count_with_their_weight(solutions):
+    """Kets times independent random factors of mean square one: the same means, no histograms; without the weights it is another law."""
+    arrays = diosi_arrays(count=8000, steps=200)
+    factor = np.exp(0.3 * np.random.default_rng(3).standard_normal(8000) - 0.09)[:, None, None]
+    report = cq.validate(solutions["linear_diosi"][0], {**arrays, "psi": factor * arrays["psi"]})
+    assert report.verdict == "agree" and report.dataset.sizes["test"] == 1
+    tilted = np.where(arrays["z"][:, :, :1] > 0, 1.2, 0.7)
+    assert cq.validate(solutions["linear_diosi"][0], {**arrays, "psi": tilted * arrays["psi"]}).verdict == "disagree"
+
+
 # -- calibration ---------------------------------------------------------------------------------------------------------
 def test_the_rate_of_false_alarms_is_as_stated(solutions):
-    """300 right ensembles of 3000: Hotelling rejects at the nominal rate, a sum of squared z-scores many times as often."""
+    """600 right ensembles of 3000: Hotelling rejects at the nominal rate; without skewness, and a sum of squared z-scores, more often."""
     from scipy.stats import binom, chi2
 
     case = models.CASES["linear_diosi"]()
     exact = solutions["linear_diosi"][0]
     mu = comparison.grid_features(exact, case.t)
     expected = comparison.cell_probabilities(exact, case.t, 0)
-    plan = run.prepare(case.model, case.start(exact.cq.grid), [0, case.t], 1, 21, "instrument", 1 / 16, {}, False, "auto", None, None, False, False, None)
-    size, rounds, zero = 3000, 300, np.zeros_like(mu)
-    p, histogram, naive = [], [], []
+    plan = prepare.prepare(case.model, case.start(exact.cq.grid), [0, case.t], 1, 21, "instrument", 1 / 32, {}, False, "auto", None, None, False, False, None)
+    size, rounds, zero = 3000, 600, np.zeros_like(mu)
+    p, plain, histogram, naive = [], [], [], []
     for k in range(rounds):
-        s = run.run_chunk(plan, k, size, 0).snapshots[-1]
+        s = run.run_chunk(plan, k, size, 0, True).snapshots[-1]
         covariance = s.moments.deviations / (size - 1)
-        test, fault = comparison.hotelling(s.moments.mean - mu, covariance, size, zero, zero)
-        assert not fault
-        p.append(test.p)
+        for skew, out in ((s.skewness, p), (None, plain)):
+            test, fault = comparison.hotelling(s.moments.mean - mu, covariance, size, zero, zero, skew=skew)
+            assert not fault
+            out.append(test.p)
         histogram.append(comparison.pearson("q", s.visits[0], expected, 0 * expected, size).p)
         variance = np.diag(covariance)
         noisy = variance > 1e-20
         naive.append(chi2.sf(np.sum((s.moments.mean - mu)[noisy] ** 2 / variance[noisy]) * size, noisy.sum()))
-    p, histogram, naive = np.array(p), np.array(histogram), np.array(naive)
-    for level in (0.05, 0.01):
-        most = binom.ppf(0.9995, rounds, level)
-        assert np.sum(p < level) <= 1.5 * most, (level, np.sum(p < level))
-        assert np.sum(histogram < level) <= most
-    assert np.sum(p < 0.5) > 0.4 * rounds  # and it is not blind
+    p, plain, histogram, naive = np.array(p), np.array(plain), np.array(histogram), np.array(naive)
+    for level in (0.5, 0.05, 0.01):
+        low, high = binom.ppf((0.001, 0.999), rounds, level)
+        for kind in (p, histogram):
+            assert 0.7 * low <= np.sum(kind < level) <= high + 0.2 * level * rounds, (level, np.mean(kind < level))
+    assert np.sum(plain < 0.05) > np.sum(p < 0.05)
     assert np.sum(naive < 0.01) > 5 * 0.01 * rounds
 
 
@@ -227,14 +195,23 @@ def test_refusals_name_the_argument(solutions):
         ({**arrays, "rho": arrays["psi"]}, "one of rho, psi"),
         ({**arrays, "z": arrays["z"][:, :, :1]}, "z must be"),
         ({**arrays, "t": [0.7]}, "share a time"),
+        ({**arrays, "z": arrays["z"] + 0.1j}, "real numbers"),
+        ({**arrays, "z": [[1, 2], [3]]}, "real numbers"),
+        ({**arrays, "z": {"q": arrays["z"][:, :, 0]}}, "coordinates q, p"),
+        ({**arrays, "z": 0 * arrays["z"], "psi": 0 * arrays["psi"] + 0.5}, "must fluctuate"),
+        ({"t": arrays["t"], "z": arrays["z"], "rho": np.ones((200, 1, 2, 2)) * [[1, 1], [0, 0]]}, "Hermitian"),
         ([1, 2], "dict of t, z"),
         ({k: (v[:20] if k != "t" else v) for k, v in arrays.items()}, "more than"),
         (exact, "must be an ensemble"),
     ):
         with pytest.raises(OptionError, match=message):
             cq.validate(exact, broken)
-    with pytest.raises(OptionError, match="level"):
-        cq.validate(exact, arrays, level=2)
+    for level in (2, "1 %", float("nan")):
+        with pytest.raises(OptionError, match="level"):
+            cq.validate(exact, arrays, level=level)
+    for coarse in (3, [3]):
+        with pytest.raises(OptionError, match="coarse"):
+            cq.validate(exact, arrays, coarse=coarse)
     with pytest.raises(OptionError, match="full fields"):
         cq.validate(exact.drop_vars("rho"), arrays)
 
@@ -252,8 +229,27 @@ def test_command_and_report(tmp_path, capsys):
     assert ds.z_score.shape == (1, 6, 4)
 
 
-def test_figure_shows_every_moment(solutions):
-    pytest.importorskip("matplotlib")
-    figure = cq.validate(solutions["linear_diosi"][0], diosi_arrays(count=4000, steps=50)).figure()
-    (line,) = figure.axes[0].lines
-    assert len(line.get_xdata()) == 24 and "p = " in figure.axes[0].get_title()
+def test_figure_shows_every_moment_and_histogram(solutions, tmp_path):
+    pytest.importorskip("matplotlib", reason="figures are an extra: pip install cqpde[plot]")
+    report = cq.validate(solutions["linear_diosi"][0], diosi_arrays(count=4000, steps=50))
+    figure = report.figure()
+    top, *histograms = figure.axes
+    assert len(top.lines[0].get_xdata()) == 24 and "p = " in top.get_title()
+    assert [a.get_xlabel() for a in histograms] == ["q", "p"]
+    ds = report.dataset
+    for axes, name in zip(histograms, "qp", strict=True):
+        assert np.allclose(axes.lines[0].get_ydata() * np.diff(ds[f"cell_{name}"])[0], ds[f"probability_{name}"][-1])
+        assert float(ds[f"seen_{name}"].sum()) == 4000 and abs(float(ds[f"probability_{name}"].sum()) - 1) < 1e-6
+    figure.savefig(tmp_path / "report.png")
+    cq.save(ds, tmp_path / "report.nc")
+
+
+def test_skewness_of_independent_gamma_variables():
+    """Both invariants are the sum of squared skewnesses, here 2 each, in any basis; none for normal variables; tail vanishes far out."""
+    rng = np.random.default_rng(1)
+    rows = (rng.standard_gamma(2.0, (40_000, 5)) - 2.0) @ rng.standard_normal((5, 5))
+    beta, gamma = skewness.skewness(rows)
+    assert abs(beta - 10) < 1 and abs(gamma - 10) < 1
+    assert np.abs(skewness.skewness(rng.standard_normal((40_000, 5)))).max() < 0.1
+    assert np.all(np.isnan(skewness.skewness(rows[:80])))
+    assert 0 < skewness.tail(11.0, 5, 1000, beta, gamma) < 0.02 and skewness.tail(400.0, 5, 1000, beta, gamma) < 1e-60

@@ -174,15 +174,20 @@ class Composition:
         at = t if self.model.time_dependent else self.t0
         return remembered(self.known.ends, at, 4, lambda: OpenEnds(self.model, self.grid, self.structure, at))
 
-    def chain(self, x: Array, escaped: Array, t: float, length: float, n: int, tails: list[float] | None) -> tuple[Array, Array]:
-        """``n`` symmetric steps over ``length`` from ``t``; returns a new state and what escaped.
+    def chain(
+        self, x: Array, escaped: Array, t: float, length: float, n: int, tails: list[float] | None, *,
+        in_place: bool = False, seen: Callable[[float], None] | None = None,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """``n`` symmetric steps over ``length`` from ``t``; returns a new state (unless ``in_place``) and what escaped.
 
         Parameters
         ----------
         tails : list of float per axis, or None
             Raised to the content of the watched band at the middle step and at the end.
+        seen : callable, optional
+            Called with the time after every step.
         """
-        x, escaped = x.copy(), escaped.copy()
+        x, escaped = x if in_place else x.copy(), escaped.copy()
         groups, h = self.structure.groups, length / n
         merge = len(groups) > 1 and not self.model.time_dependent
         flows: dict[tuple[int, float], list[Flow]] = {}
@@ -204,6 +209,8 @@ class Composition:
             for depth in range(len(groups) - 2, -1, -1):
                 whole = depth == 0 and merge and k < n - 1
                 self.apply(over(depth, h if whole else 0.5 * h, middle), x, escaped, look)
+            if seen is not None:
+                seen(t + (k + 1) * h)
         return x, escaped
 
 

@@ -10,10 +10,23 @@ from typing import Any
 
 from ..errors import ModelError, did_you_mean
 from .linear_diosi import linear_diosi, linear_diosi_exact, linear_diosi_setup
+from .mass_in_superposition import (
+    mass_in_superposition,
+    mass_in_superposition_grid,
+    mass_in_superposition_setup,
+    mass_in_superposition_start,
+)
+from .qubit_lattice import lattice_site, qubit_lattice, qubit_lattice_setup
 from .setup import Setup
+from .well_and_barrier import well_and_barrier, well_and_barrier_grid, well_and_barrier_setup
 
 #: Name -> setup function; its keyword arguments are the model's parameters.
-CATALOGUE: dict[str, Callable[..., Setup]] = {"linear_diosi": linear_diosi_setup}
+CATALOGUE: dict[str, Callable[..., Setup]] = {
+    "linear_diosi": linear_diosi_setup,
+    "mass_in_superposition": mass_in_superposition_setup,
+    "qubit_lattice": qubit_lattice_setup,
+    "well_and_barrier": well_and_barrier_setup,
+}
 
 
 def setup(name: str, **parameters: Any) -> Setup:
@@ -31,4 +44,7 @@ def setup(name: str, **parameters: Any) -> Setup:
     return CATALOGUE[name](**parameters)
 
 
-__all__ = ["CATALOGUE", "Setup", "linear_diosi", "linear_diosi_exact", "setup"]
+__all__ = [
+    "CATALOGUE", "Setup", "lattice_site", "linear_diosi", "linear_diosi_exact", "mass_in_superposition", "mass_in_superposition_grid",
+    "mass_in_superposition_start", "qubit_lattice", "setup", "well_and_barrier", "well_and_barrier_grid",
+]  # fmt: skip

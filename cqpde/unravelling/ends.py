@@ -11,7 +11,7 @@ import numpy as np
 
 from ..grid import Grid
 from .fields import Local
-from .schemes import Noise, Swarm
+from .swarm import Noise, Swarm
 
 Array = np.ndarray
 

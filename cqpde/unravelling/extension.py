@@ -13,8 +13,9 @@ from ..errors import OptionError
 from ..initial import State
 from ..model import Model
 from .plan import CHUNK, Part, Plan
+from .prepare import prepare, threads_of
 from .result import build, fingerprint, read
-from .run import _threads, prepare, run_chunks
+from .run import run_chunks
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -67,7 +68,7 @@ def extend(
     )  # fmt: skip
     if fingerprint(model, plan) != a["fingerprint"] or int(a["chunk"]) != CHUNK:
         raise OptionError("ens", "must come from this model, state and version", a["fingerprint"], "Pass the same model and rho0")
-    parts = run_chunks(plan, int(a["chunks"]), int(trajectories), _threads(threads), progress)
+    parts = run_chunks(plan, int(a["chunks"]), int(trajectories), threads_of(threads), progress)
     for mine, its in zip(old, parts[0].snapshots, strict=True):
         mine.merge(its)
     out = build(plan, [Part(old)], float(a["wall_seconds"]) + time.perf_counter() - began)

@@ -73,19 +73,31 @@ class Fields:
     Notes
     -----
     Where drift and Hamiltonian are at most linear in z and everything else is the same everywhere, a compiled affine form is used;
-    otherwise the coefficients are evaluated by NumPy at the points (``form`` says which).
+    otherwise the coefficients are evaluated by NumPy at the points (``form`` says which, and because of what).
     """
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self._cache: dict[float, tuple[Local, Array, Array]] = {}
         c = model.coefficients
-        rest = max(c[name].degree for name in ("L", "D0", "D1", "D2", "excess"))
-        self.uniform_noise = rest == 0
-        self.affine = rest == 0 and max(c["D1C"].degree, c["H"].degree) <= 1
-        self.form = "affine" if self.affine else "NumPy"
+        most = {"L": 0, "D0": 0, "D1": 0, "D2": 0, "excess": 0, "D1C": 1, "H": 1}
+        above = [name for name in most if c[name].degree > most[name]]
+        self.uniform_noise = not set(above) - {"D1C", "H"}
+        if not above and not self._is_affine():
+            above = ["D1C", "H"]
+        self.affine = not above
+        self.form = "affine, compiled" if self.affine else f"NumPy at the points ({', '.join(above)} not affine in z)"
         #: Whether a kick changes the coefficients of the kick (set by the run).
         self.moving = False
-        self._cache: dict[float, tuple[Local, Array, Array]] = {}
+
+    def _is_affine(self) -> bool:
+        """Check the affine form at a few points: a callable may treat symbols and numbers differently."""
+        n = len(self.model.coordinates)
+        z = np.random.default_rng(0).standard_normal((8, n)) * 3.0
+        base, slopes_v, slopes_h = self._affine(0.0)
+        fields = self.model.canonical(points(self.model.coordinates, z), 0.0)
+        pairs = ((_drift(fields.v, 8), base.v + z @ slopes_v), (_flat(fields.H, n), base.H + np.einsum("mi,iab->mab", z, slopes_h)))
+        return all(np.allclose(a, b, rtol=1e-9, atol=1e-9 * max(1.0, float(np.abs(b).max()))) for a, b in pairs)
 
     def at(self, z: Array, t: float) -> Local:
         """All coefficients at the points z (m, n) at time t."""

@@ -12,8 +12,8 @@ from ..model import Model
 from ..sampling import Sampler
 from .ends import Ends
 from .fields import Fields
-from .schemes import Swarm
 from .statistics import Functions, Snapshot, components
+from .swarm import Swarm
 
 Array = np.ndarray
 

@@ -115,6 +115,7 @@ def _variables(plan: Plan, snapshots: list[Snapshot], m: int, d: int) -> dict[st
         "purity_std": ("t", np.sqrt(many(lambda s: s.purity.deviations[0]) / last), note("standard deviation of that purity")),
         "purity_min": ("t", many(lambda s: s.extremes[0]), note("smallest purity of a trajectory")),
         "purity_max": ("t", many(lambda s: s.extremes[1]), note("largest purity of a trajectory")),
+        "skewness": (("t", "invariant"), many(lambda s: s.skewness), note("skewness of the moments' features: Mardia; Mori, Rohatgi and Szekely")),
         "outside": (("t", "face"), many(lambda s: s.outside), note("number of trajectories beyond each end of the grid")),
         "escaped": (
             ("t", "face", "row", "col"), from_components(many(lambda s: s.escaped) / count), note("density matrix that left through each end so far"),
@@ -217,6 +218,7 @@ def read(ds: xr.Dataset) -> list[Snapshot]:
                 components(at["escaped"].values) * count,
                 _field_of(at, d, count * grid.cell_volume),
                 np.array([float(at["purity_min"]), float(at["purity_max"])]),
+                at["skewness"].values.copy(),
             )
         )  # fmt: skip
     return out

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..coefficients import Point
-from ..errors import OptionError, SolverError, did_you_mean
-from ..initial import State, check_state
+from ..errors import OptionError, SolverError
+from ..initial import State
 from ..model import Model
-from ..sampling import sampler_of
-from .ends import Ends
-from .fields import Fields
+from .kernels_statistics import all_finite
 from .plan import BATCH, CHUNK, COARSE, Part, Plan, Recorder
-from .schemes import METHODS, Noise, Swarm, kick_moves_itself
-from .statistics import Functions, components, snapshot
+from .prepare import prepare, threads_of
+from .schemes import METHODS
+from .statistics import components, snapshot
+from .swarm import Noise, Swarm
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -122,116 +122,15 @@ def unravel(
     """
     began = time.perf_counter()
     seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if seed is None else seed
+    if not isinstance(moments or {}, Mapping):
+        raise OptionError("moments", "must be a dict of callables", type(moments).__name__, "Write {'name': f}")
     plan = prepare(
         model, rho0, t, trajectories, seed, method, dt, dict(moments or {}), bias, state, store, stored, arrivals, field, check
     )
-    parts = run_chunks(plan, 0, int(trajectories), _threads(threads), progress)
+    parts = run_chunks(plan, 0, int(trajectories), threads_of(threads), progress)
     from .result import build
 
     return build(plan, parts, time.perf_counter() - began)
-
-
-def prepare(
-    model: Model, rho0: State, t: Any, trajectories: int, seed: Any, method: str, dt: float | None, functions: Functions, bias: bool,
-    state: str, store: int | None, stored: int | None, arrivals: bool, field: bool, check: str | None,
-) -> Plan:  # fmt: skip
-    """Check everything before any work and return the plan."""
-    if not isinstance(model, Model):
-        raise OptionError("model", "must be a cqpde.Model", type(model).__name__, "Make it with cqpde.Model or healed")
-    if method not in METHODS:
-        raise OptionError("method", "must be a known method", repr(method), did_you_mean(str(method), METHODS))
-    _require_integer("trajectories", trajectories, 1)
-    _require_integer("seed", seed, 0, 2**31)
-    for name, value in (("store", store), ("stored", stored)):
-        if value is not None:
-            _require_integer(name, value, 1)
-    if stored is not None and store is None:
-        raise OptionError("stored", "has no effect without store", stored, "Give store=1 as well")
-    if dt is not None and not (isinstance(dt, int | float | np.number) and 0 < dt < np.inf):
-        raise OptionError("dt", "must be a positive number", repr(dt), "Leave it out for the default")
-    for name, function in functions.items():
-        if not callable(function) or not str(name).isidentifier():
-            raise OptionError(f"moments[{name!r}]", "must be a callable with a name", type(function).__name__, "")
-    times = _times(t)
-    check_state(rho0, model.dim)
-    probes = (times[0], times[-1]) if model.time_dependent else (times[0],)
-    for at in probes:
-        model.check(rho0.grid, float(at), check)
-    fields, sampler = Fields(model), sampler_of(rho0)
-    rng = np.random.default_rng(0)
-    z = sampler(rng, 256)[0]
-    cells = np.stack([rng.choice(a.centers, 256) for a in rho0.grid.axes], axis=1)
-    fields.moving = any(kick_moves_itself(fields, np.concatenate([z, cells]), float(at)) for at in probes)
-    pure = _representation(fields, rho0, z, probes, method, state)
-    step = float(dt) if dt is not None else METHODS[method].fraction / max(_rate(fields, z, times), 1e-3)
-    factor = COARSE if bias else 1
-    steps = tuple(factor * max(1, int(np.ceil(gap / step / factor - 1e-9))) for gap in np.diff(times))
-    if sum(steps) > 10_000_000:
-        raise OptionError("dt", "needs at most 1e7 steps in all", f"{sum(steps)} steps of {step:.3g}", "Give a longer dt")
-    return Plan(
-        model, rho0, sampler, fields, Ends(rho0.grid), times, method, pure, step, steps, int(seed), bool(bias), functions, store or 0,
-        min(stored or trajectories, trajectories), bool(arrivals), bool(field),
-    )  # fmt: skip
-
-
-def _require_integer(name: str, value: Any, least: int, below: int | None = None) -> None:
-    good = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not good or value < least or (below is not None and value >= below):
-        rule = f"must be an integer of at least {least}" + (f" and below {below}" if below else "")
-        raise OptionError(name, rule, repr(value), "Correct the value")
-
-
-def _times(t: Any) -> Array:
-    try:
-        times = np.array(t, dtype=float).reshape(-1)
-    except (TypeError, ValueError):
-        raise OptionError("t", "must be numbers", repr(t), "Write e.g. np.linspace(0, 1, 11)") from None
-    if len(times) < 2 or not np.all(np.isfinite(times)) or np.any(np.diff(times) <= 0):
-        raise OptionError("t", "must be at least two finite ascending times", np.array2string(times, threshold=6), "Sort them")
-    return times
-
-
-def _threads(threads: int | None) -> int:
-    if threads is None:
-        import numba
-
-        return int(numba.get_num_threads())
-    _require_integer("threads", threads, 1)
-    return int(threads)
-
-
-def _representation(fields: Fields, rho0: State, z: Array, probes: Any, method: str, state: str) -> bool:
-    """Whether quantum states are held as kets."""
-    if state not in ("auto", "ket", "matrix"):
-        raise OptionError("state", "must be a known form", repr(state), did_you_mean(str(state), ("auto", "ket", "matrix")))
-    if state == "matrix":
-        return False
-    density = rho0.density
-    filled = density > 1e-12 * density.max()
-    purity = np.sum(np.abs(rho0.rho) ** 2, axis=(0, 1))[filled] / density[filled] ** 2
-    pure_start = bool(np.all(purity > 1 - 1e-9))
-    unobserved = method != "mean-field" and any(fields.at(z, float(at)).N.shape[1] > 0 for at in probes)
-    if state == "ket" and (not pure_start or unobserved):
-        why = "the start is mixed" if not pure_start else "there is decoherence beyond the trade-off"
-        raise OptionError("state", "kets need a pure start and a saturated trade-off", why, "Use state='matrix'")
-    return pure_start and not unobserved
-
-
-def _rate(fields: Fields, z: Array, times: Array) -> float:
-    """Fastest rate at the start: level splitting, decoherence, gradient of the drift."""
-    rates = [0.0]
-    for t in (times[0], times[-1]):
-        c = fields.at(z, float(t))
-        levels = np.linalg.eigvalsh(c.H)
-        rates += [float(np.max(levels[:, -1] - levels[:, 0])), 2.0 * float(np.max(np.linalg.norm(c.damping, 2, axis=(1, 2))))]
-        gradient = 0.0
-        for i in range(z.shape[1]):
-            shift = np.zeros(z.shape[1])
-            shift[i] = 1e-4 * max(1.0, float(np.abs(z[:, i]).max()))
-            change = fields.drift(z + shift, float(t)) - fields.drift(z - shift, float(t))
-            gradient = max(gradient, float(np.abs(change).sum(axis=1).max()) / (2 * shift[i]))
-        rates.append(gradient)
-    return max(rates)
 
 
 def run_chunks(plan: Plan, first: int, trajectories: int, threads: int, progress: bool | None) -> list[Part]:
@@ -248,7 +147,7 @@ def run_chunks(plan: Plan, first: int, trajectories: int, threads: int, progress
             for k in range(len(sizes) + 2 * threads):
                 if k < len(sizes):
                     stored = max(0, min(sizes[k], plan.stored - k * CHUNK)) if plan.store else 0
-                    flights.append((sizes[k], pool.submit(run_chunk, plan, first + k, sizes[k], stored)))
+                    flights.append((sizes[k], pool.submit(run_chunk, plan, first + k, sizes[k], stored, k == 0)))
                 if flights and (k >= 2 * threads - 1 or k >= len(sizes)):
                     size, future = flights.pop(0)
                     part = future.result()
@@ -275,21 +174,20 @@ def start(plan: Plan, chunk: int, size: int) -> Swarm:
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(plan.seed, spawn_key=(chunk, 0))))
     z, rho = plan.sampler(rng, size)
     d = plan.model.dim
-    rho = np.broadcast_to(rho, (size, d, d))
     if not plan.pure:
-        x = np.array(rho, dtype=complex)
+        x = np.array(np.broadcast_to(rho, (size, d, d)), dtype=complex)
     else:
         column = np.argmax(np.real(np.einsum("maa->ma", rho)), axis=1)
         x = np.take_along_axis(rho, column[:, None, None], axis=2)[:, :, 0]
-        x = x / np.sqrt(np.sum(np.abs(x) ** 2, axis=1))[:, None]
+        x = np.array(np.broadcast_to(x / np.sqrt(np.sum(np.abs(x) ** 2, axis=1))[:, None], (size, d)), dtype=complex)
     swarm = Swarm(np.ascontiguousarray(z, dtype=float), np.ascontiguousarray(x), np.arange(size))
     if plan.ends.turning:
         plan.ends.turn(swarm)
     return swarm
 
 
-def run_chunk(plan: Plan, chunk: int, size: int, stored: int) -> Part:
-    """Run one chunk through all times."""
+def run_chunk(plan: Plan, chunk: int, size: int, stored: int, pilot: bool) -> Part:
+    """Run one chunk through all times; a ``pilot`` also estimates the skewness of the features."""
     grid, d = plan.rho0.grid, plan.model.dim
     swarm = start(plan, chunk, size)
     fine, rough = Noise(plan.seed, chunk, size), Noise(plan.seed, chunk, size, COARSE)
@@ -304,7 +202,7 @@ def run_chunk(plan: Plan, chunk: int, size: int, stored: int) -> Part:
             if s is not None:
                 _require_finite(plan, s, chunk, now)
         share = 1.0 / (COARSE ** METHODS[plan.method].order - 1.0)
-        part.snapshots.append(snapshot(grid, size, swarm, coarse, share, escaped, plan.functions, plan.field))
+        part.snapshots.append(snapshot(grid, size, swarm, coarse, share, escaped, plan.functions, plan.field, pilot))
 
     recorder.add(0, swarm)
     observe(float(plan.times[0]))
@@ -360,7 +258,7 @@ def advance(plan: Plan, swarm: Swarm, t: float, h: float, noise: Noise) -> tuple
 
 
 def _require_finite(plan: Plan, swarm: Swarm, chunk: int, t: float) -> None:
-    good = np.isfinite(swarm.z).all(axis=1) & np.isfinite(swarm.x).reshape(len(swarm.x), -1).all(axis=1)
+    good = all_finite(swarm.z) & all_finite(swarm.x.reshape(len(swarm.x), -1))
     if not good.all():
         worst = int(np.argmin(good))
         raise SolverError(

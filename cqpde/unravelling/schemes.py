@@ -4,19 +4,7 @@ r"""One step of an ensemble by each method: functions ``(fields, swarm, t, dt, n
 density matrices, (9) for kets, normalised after every step. ``weak-2`` is the explicit scheme of Platen with two-point differences
 (P. E. Kloeden, E. Platen, *Numerical Solution of Stochastic Differential Equations*, eq. (15.1.3), for several noises).
 
-``instrument`` composes exact pieces symmetrically, :math:`T(h/2)\,Q(h/2)\,N(h)\,Q(h/2)\,T(h/2)`:
-
-- T moves Z along v (midpoint rule); Q is the exact flow of the Hamiltonian and of the unobserved decoherence at fixed Z;
-- N measures :math:`B = R + iI` for a time h, and Z moves by :math:`\sigma y`. For Hermitian B the record y is drawn from its exact law,
-  the mixture of the normal laws :math:`\mathcal N(2r_ah, h)` over the eigenvalues of R, and the Gaussian Kraus operator
-  :math:`e^{Ry - R^2h}` is applied: the paper's Appendix F at a finite step, a POVM whatever the step. For other B the same draw gets the
-  mean and the variance of the exact record to second order,
-  :math:`y \to (1 + h\langle i[R, I] + R'\rangle)\,y + h^2\langle B^\dagger RB - \tfrac12\{B^\dagger B, R\} + B^\dagger R' + R'B + \tfrac12R''\rangle`
-  (primes: derivatives along :math:`\sigma`), and :math:`e^{By - (B^\dagger B + B^2)h/2}` is applied, or, where B or :math:`\sigma` change
-  along the kick, a step of weak order 2 of the linear equations driven by that y. Several noises are taken in a random one of the two
-  orders.
-
-Weak order 2. Quantum states stay positive, and pure ones pure, in every case.
+``instrument``: :mod:`cqpde.unravelling.instrument`, weak order 2, positive at any step.
 ``mean-field`` is the standard semi-classical pair (13)-(14) by Runge-Kutta of order 4;
 ``linear`` the un-normalised unravelling of Appendix E by Euler-Maruyama: Z is driven by noise alone, and :math:`\mathrm{Tr}\rho` is the weight.
 """
@@ -25,82 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from dataclasses import fields as dataclass_fields
 
 import numpy as np
-from scipy.linalg import expm
 
-from . import kernels, kernels_instrument
+from . import kernels, kernels_lanes
 from .fields import Fields, Local
+from .instrument import instrument, instrument_many
+from .swarm import Noise, Swarm, rows_of
 
 Array = np.ndarray
-
-
-@dataclass
-class Swarm:
-    """Trajectories that move together.
-
-    Attributes
-    ----------
-    z : array (m, n)
-        Classical points.
-    x : array (m, d) or (m, d, d)
-        Kets or density matrices.
-    rows : array (m,)
-        Which rows of the chunk's random numbers they use; shrinks when trajectories are absorbed.
-    """
-
-    z: Array
-    x: Array
-    rows: Array
-
-    @property
-    def pure(self) -> bool:
-        """Whether the quantum states are kets."""
-        return self.x.ndim == 2
-
-    def matrices(self) -> Array:
-        """Density matrices (m, d, d)."""
-        return np.einsum("ma,mb->mab", self.x, self.x.conj()) if self.pure else self.x
-
-    def keep(self, chosen: Array) -> Swarm:
-        """The trajectories where ``chosen``."""
-        return Swarm(self.z[chosen], self.x[chosen], self.rows[chosen])
-
-
-class Noise:
-    """Random numbers of one chunk: counter-based streams that depend on (seed, chunk, purpose) alone.
-
-    ``factor`` fine steps are joined to one coarse step, so that runs with other steps can use the same noise.
-    """
-
-    def __init__(self, seed: int, chunk: int, size: int, factor: int = 1) -> None:
-        make = lambda purpose: np.random.Generator(
-            np.random.Philox(np.random.SeedSequence(seed, spawn_key=(chunk, purpose)))
-        )
-        self.size, self.factor = size, factor
-        self._normal, self._uniform, self._bridge = make(1), make(2), make(3)
-
-    def normals(self, columns: int) -> Array:
-        """Standard normals (size, columns)."""
-        out = self._normal.standard_normal((self.size, columns))
-        for _ in range(self.factor - 1):
-            out += self._normal.standard_normal((self.size, columns))
-        return out / np.sqrt(self.factor) if self.factor > 1 else out
-
-    def uniforms(self, columns: int) -> Array:
-        """Uniform numbers in [0, 1) (size, columns)."""
-        return self._draw(self._uniform, columns)
-
-    def bridge(self, columns: int) -> Array:
-        """Uniform numbers for crossings between steps (size, columns)."""
-        return self._draw(self._bridge, columns)
-
-    def _draw(self, generator: np.random.Generator, columns: int) -> Array:
-        out = generator.random((self.size, columns))
-        for _ in range(self.factor - 1):
-            generator.random((self.size, columns))
-        return out
 
 
 def euler(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) -> Local:
@@ -115,7 +36,7 @@ def linear(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) -> L
 
 def _euler(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise, conditioned: bool) -> Local:
     c = fields.at(swarm.z, t)
-    dw = np.sqrt(dt) * _rows(noise.normals(c.sigma.shape[2]), swarm)
+    dw = np.sqrt(dt) * rows_of(noise.normals(c.sigma.shape[2]), swarm)
     if swarm.pure:
         kernels.euler_ket(swarm.x, swarm.z, c.v, c.generator, c.B, c.sigma, dw, dt, conditioned)
     else:
@@ -126,25 +47,11 @@ def _euler(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise, cond
 def euler_many(fields: Fields, swarm: Swarm, steps: int, t: float, dt: float, noise: Noise) -> None:
     """Several Euler-Maruyama steps of (9) at once, where :meth:`Fields.affine_parts` has the coefficients."""
     base, slopes_v, slopes_h = fields.affine_parts(t)
-    dw = np.sqrt(dt) * np.stack([noise.normals(base.sigma.shape[2]) for _ in range(steps)])
-    kernels.euler_ket_affine(
+    columns = base.sigma.shape[2]
+    dw = np.sqrt(dt) * noise.normals(columns, steps).reshape(steps, len(swarm.z), columns)
+    kernels_lanes.euler_ket_affine(
         swarm.x, swarm.z, base.generator[0], -1j * slopes_h, base.v[0], slopes_v, base.B[0], base.sigma[0], dw, dt
     )
-
-
-def instrument_many(fields: Fields, swarm: Swarm, steps: int, t: float, dt: float, noise: Noise) -> None:
-    """Several steps of the instrument at once, for a qubit in a pure state with one Hermitian B that is the same everywhere."""
-    base, slopes_v, slopes_h = fields.affine_parts(t)
-    values, vectors = np.linalg.eigh(base.B[0, 0])
-    draws = [(noise.normals(1)[:, 0], noise.uniforms(2)[:, 0]) for _ in range(steps)]
-    kernels_instrument.instrument_qubit_affine(
-        swarm.x, swarm.z, base.H[0], slopes_h, base.v[0], slopes_v, np.ascontiguousarray(vectors), values, base.sigma[0, :, 0].copy(),
-        np.stack([u for _, u in draws]), np.stack([g for g, _ in draws]), dt,
-    )  # fmt: skip
-
-
-def _rows(numbers: Array, swarm: Swarm) -> Array:
-    return numbers if len(swarm.rows) == len(numbers) else numbers[swarm.rows]
 
 
 def _terms(c: Local, z: Array, x: Array) -> tuple[Array, Array, Array, Array]:
@@ -167,8 +74,8 @@ def weak2(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) -> Lo
     az, bz, ax, bx = _terms(c, z, x)
     k_count = bz.shape[1]
     root = np.sqrt(dt)
-    w = root * _rows(noise.normals(k_count), swarm)
-    sign = np.where(_rows(noise.uniforms(max(1, k_count * (k_count - 1) // 2)), swarm) < 0.5, dt, -dt)
+    w = root * rows_of(noise.normals(k_count), swarm)
+    sign = np.where(rows_of(noise.uniforms(max(1, k_count * (k_count - 1) // 2)), swarm) < 0.5, dt, -dt)
     lift = lambda a: a.reshape(-1, *[1] * (x.ndim - 1))
     full_z = z + az * dt + np.einsum("mk,mki->mi", w, bz)
     full_x = x + ax * dt + np.einsum("mk,mk...->m...", w, bx)
@@ -203,175 +110,6 @@ def weak2(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) -> Lo
         out_x /= np.sqrt(np.sum(np.abs(out_x) ** 2, axis=1))[:, None]
     swarm.z[...], swarm.x[...] = out_z, out_x
     return c
-
-
-def instrument(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) -> Local:
-    """Symmetric composition of streaming, local flow and exact kick."""
-    middle = t + 0.5 * dt
-    _stream(fields, swarm, middle, 0.5 * dt)
-    c = fields.at(swarm.z, middle)
-    _local(fields, swarm, c, 0.5 * dt)
-    _kicks(fields, swarm, c, middle, dt, noise)
-    after = fields.at(swarm.z, middle)
-    _local(fields, swarm, after, 0.5 * dt)
-    _stream(fields, swarm, middle, 0.5 * dt)
-    return c
-
-
-def _stream(fields: Fields, swarm: Swarm, t: float, h: float) -> None:
-    half = swarm.z + 0.5 * h * fields.drift(swarm.z, t)
-    swarm.z += h * fields.drift(half, t)
-
-
-def _local(fields: Fields, swarm: Swarm, c: Local, h: float) -> None:
-    """Exact flow of the Hamiltonian and the unobserved decoherence at fixed Z."""
-    if len(c.H) == 1 and len(c.N) == 1:
-        flow = _flow(c, h, swarm.pure)
-        flat = swarm.x.reshape(len(swarm.x), -1)
-        swarm.x[...] = np.einsum("ab,mb->ma", flow, flat).reshape(swarm.x.shape)
-        return
-    scale = np.array([h])
-    if swarm.pure and swarm.x.shape[1] == 2:
-        kernels_instrument.unitary_qubit(swarm.x, c.H, h)
-        return
-    if swarm.pure:
-        kernels_instrument.exponential_ket(swarm.x, -1j * c.H, scale)
-        return
-    lost = 0.5 * np.einsum("mgba,mgbc->mac", c.N.conj(), c.N)
-    kernels_instrument.exponential_matrix(swarm.x, -1j * c.H - lost, c.N, scale)
-
-
-def _flow(c: Local, h: float, pure: bool) -> Array:
-    """The same flow as one matrix on kets (d, d) or on density matrices (d^2, d^2), where it is the same everywhere."""
-    if pure:
-        return np.asarray(expm(-1j * h * c.H[0]))
-    x = -1j * c.H[0] - 0.5 * np.einsum("gba,gbc->ac", c.N[0].conj(), c.N[0])
-    one = np.eye(len(x))
-    generator = np.kron(x, one) + np.kron(one, x.conj()) + sum((np.kron(n, n.conj()) for n in c.N[0]), start=0.0 * np.kron(x, x))
-    return np.asarray(expm(h * generator))
-
-
-def _kicks(fields: Fields, swarm: Swarm, c: Local, t: float, dt: float, noise: Noise) -> None:
-    """All kicks in a random one of the two orders."""
-    k_count = c.sigma.shape[2]
-    normal, uniform = _rows(noise.normals(k_count), swarm), _rows(noise.uniforms(k_count + 1), swarm)
-    if k_count == 1:
-        _kick(fields, swarm, c, 0, t, dt, uniform[:, 0], normal[:, 0])
-        return
-    backwards = uniform[:, k_count] < 0.5
-    for chosen, order in ((~backwards, range(k_count)), (backwards, range(k_count - 1, -1, -1))):
-        part = swarm.keep(chosen)
-        if len(part.z) == 0:
-            continue
-        pick = lambda a, chosen=chosen: a[chosen] if len(a) > 1 else a
-        local = Local(*[pick(getattr(c, f.name)) for f in dataclass_fields(c)])
-        for j, k in enumerate(order):
-            if fields.moving and j:
-                local = fields.at(part.z, t)
-            _kick(fields, part, local, k, t, dt, uniform[chosen, k], normal[chosen, k])
-        swarm.z[chosen], swarm.x[chosen] = part.z, part.x
-
-
-def _kick(fields: Fields, swarm: Swarm, c: Local, k: int, t: float, dt: float, uniform: Array, normal: Array) -> None:
-    b = c.B[:, k]
-    r = 0.5 * (b + b.conj().swapaxes(-1, -2))
-    i = (b - r) / 1j
-    if fields.moving:
-        _moving_kick(fields, swarm, c, k, t, dt, uniform, normal)
-        return
-    if np.any(np.abs(i) > 1e-14 * max(1e-300, float(np.abs(b).max()))):
-        record = _twisted_kick(swarm, b, r, i, dt, uniform, normal)
-    else:
-        values, vectors = np.linalg.eigh(r)
-        record = np.empty(len(swarm.x))
-        kick = kernels_instrument.kick_ket if swarm.pure else kernels_instrument.kick_matrix
-        whole = np.ascontiguousarray
-        kick(swarm.x, whole(vectors), values, whole(uniform), whole(normal), dt, record)
-    swarm.z += c.sigma[:, :, k] * record[:, None]
-
-
-def _record(rho: Array, r: Array, dt: float, uniform: Array, normal: Array) -> Array:
-    """Draw the record of measuring R for a time dt: an eigenvalue with its population, then a Gaussian."""
-    values, vectors = np.linalg.eigh(r)
-    eigenbasis = vectors.conj().swapaxes(1, 2) @ rho @ vectors
-    cumulated = np.cumsum(np.maximum(np.real(np.einsum("maa->ma", eigenbasis)), 0.0), axis=1)
-    chosen = np.minimum(np.sum(uniform[:, None] * cumulated[:, -1:] >= cumulated, axis=1), values.shape[1] - 1)
-    levels = np.take_along_axis(np.broadcast_to(values, cumulated.shape), chosen[:, None], axis=1)[:, 0]
-    return np.asarray(2.0 * levels * dt + np.sqrt(dt) * normal)
-
-
-def _corrected(y: Array, rho: Array, b: Array, r: Array, i: Array, first: Array | float, second: Array | float, dt: float) -> Array:
-    """Give a record drawn for R alone the mean and variance of that of ``B = R + iI``, whose R changes along the kick.
-
-    ``first`` and ``second`` are the first and second derivative of R along sigma.
-    """
-    b_dagger = b.conj().swapaxes(1, 2)
-    both = b_dagger @ b
-    mean = lambda o: np.real(np.einsum("mab,mba->m", np.broadcast_to(o, rho.shape), rho))
-    slope = b_dagger @ r @ b - 0.5 * (both @ r + r @ both)
-    if not np.isscalar(first):
-        slope = slope + b_dagger @ first + first @ b + 0.5 * second
-    return np.asarray((1.0 + dt * mean(1j * (r @ i - i @ r) + first)) * y + dt * dt * mean(slope))
-
-
-def _apply(swarm: Swarm, m: Array) -> None:
-    """``rho <- m rho m^+``, normalised."""
-    if swarm.pure:
-        x = np.einsum("mab,mb->ma", m, swarm.x)
-        swarm.x[...] = x / np.sqrt(np.sum(np.abs(x) ** 2, axis=1))[:, None]
-    else:
-        x = m @ swarm.x @ m.conj().swapaxes(1, 2)
-        swarm.x[...] = x / np.real(np.einsum("maa->m", x))[:, None, None]
-
-
-def _twisted_kick(swarm: Swarm, b: Array, r: Array, i: Array, dt: float, uniform: Array, normal: Array) -> Array:
-    r"""Measure ``B = R + iI``: draw y for R, correct its mean and variance, apply :math:`e^{By - (B^\dagger B + B^2)dt/2}`."""
-    rho = swarm.matrices()
-    y = _corrected(_record(rho, r, dt, uniform, normal), rho, b, r, i, 0.0, 0.0, dt)
-    generator = b * y[:, None, None] - 0.5 * dt * (b.conj().swapaxes(1, 2) @ b + b @ b)
-    m = np.array(np.broadcast_to(np.eye(rho.shape[1], dtype=complex), rho.shape))
-    kernels_instrument.exponential_columns(m, generator)
-    _apply(swarm, m)
-    return y
-
-
-def _moving_kick(
-    fields: Fields, swarm: Swarm, c: Local, k: int, t: float, dt: float, uniform: Array, normal: Array
-) -> None:
-    r"""Measure B(Z) while the kick moves Z: the linear equations :math:`dZ = \sigma dY, dM = -\tfrac12B^\dagger BM dt + BM dY` by a step of
-    weak order 2 from M = 1, for a record drawn with the right mean and variance.
-    """
-    root, b, sigma = np.sqrt(dt), c.B[:, k], c.sigma[:, :, k]
-    up, down = fields.at(swarm.z + root * sigma, t), fields.at(swarm.z - root * sigma, t)
-    hermitian = lambda o: 0.5 * (o + o.conj().swapaxes(1, 2))
-    r, plus, minus = hermitian(b), hermitian(up.B[:, k]), hermitian(down.B[:, k])
-    rho = swarm.matrices()
-    y = _record(rho, r, dt, uniform, normal)
-    y = _corrected(y, rho, b, r, (b - r) / 1j, (plus - minus) / (2.0 * root), (plus + minus - 2.0 * r) / dt, dt)
-    lift = lambda a: a[:, None, None]
-    slope = lambda o: -0.5 * o.conj().swapaxes(1, 2) @ o
-    one = np.eye(rho.shape[1])
-    end = fields.at(swarm.z + sigma * y[:, None], t).B[:, k]
-    b_plus, b_minus = up.B[:, k] @ (one + slope(b) * dt + b * root), down.B[:, k] @ (one + slope(b) * dt - b * root)
-    square = 0.25 * (y * y - dt) / root
-    m = one + 0.5 * dt * (slope(b) + slope(end) @ (one + slope(b) * dt + b * lift(y)))
-    m = m + lift(0.25 * y) * (b_plus + b_minus + 2.0 * b) + lift(square) * (b_plus - b_minus)
-    s_plus, s_minus = up.sigma[:, :, k], down.sigma[:, :, k]
-    swarm.z += 0.25 * y[:, None] * (s_plus + s_minus + 2.0 * sigma) + square[:, None] * (s_plus - s_minus)
-    _apply(swarm, m)
-
-
-def kick_moves_itself(fields: Fields, z: Array, t: float) -> bool:
-    """Whether sigma or B change along the columns of sigma, judged at points z."""
-    if fields.uniform_noise:
-        return False
-    c = fields.at(z, t)
-    for k in range(c.sigma.shape[2]):
-        moved = fields.at(z + 1e-3 * c.sigma[:, :, k], t)
-        for a, b in ((moved.sigma, c.sigma), (moved.B, c.B)):
-            if np.abs(a - b).max(initial=0.0) > 1e-9 * max(float(np.abs(b).max(initial=0.0)), 1e-300):
-                return True
-    return False
 
 
 def mean_field(fields: Fields, swarm: Swarm, t: float, dt: float, noise: Noise) -> Local:

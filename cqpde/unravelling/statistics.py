@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..coefficients import Point
-from ..grid import Axis, Grid
-from .kernels import scatter
-from .schemes import Swarm
+from ..grid import Grid
+from . import kernels_statistics as kernels
+from .skewness import skewness
+from .swarm import Swarm
 
 Array = np.ndarray
 
@@ -60,11 +61,15 @@ def from_components(x: Array) -> Array:
     return out
 
 
-def features(names: tuple[str, ...], z: Array, rho: Array) -> Array:
-    """One row per trajectory: all monomials times all components, (m, monomials * d^2)."""
-    powers = np.stack([np.prod(z[:, list(k)], axis=1) for k in monomials(names)], axis=1)
-    x = components(rho)
-    return np.asarray((powers[:, :, None] * x[:, None, :]).reshape(len(z), -1))
+def features(names: tuple[str, ...], z: Array, x: Array) -> Array:
+    """One row per trajectory: all monomials of z (m, n) times all components x (m, d^2), (m, monomials * d^2)."""
+    pairs = np.array([(-1, -1, *k)[-2:] for k in monomials(names)])
+    return np.asarray(kernels.products(np.ascontiguousarray(z), x, pairs[:, 0].copy(), pairs[:, 1].copy()))
+
+
+def state_components(swarm: Swarm) -> Array:
+    """Components (m, d^2) of the quantum states of trajectories."""
+    return np.asarray(kernels.ket_components(swarm.x)) if swarm.pure else components(swarm.x)
 
 
 @dataclass
@@ -77,8 +82,8 @@ class Sums:
     @staticmethod
     def of(rows: Array, full: bool) -> Sums:
         """Statistics of rows (m, k)."""
-        mean = rows.mean(axis=0)
-        return Sums(mean, scatter(rows, mean) if full else np.sum((rows - mean) ** 2, axis=0))
+        mean = kernels.column_means(rows)
+        return Sums(mean, kernels.scatter(rows, mean) if full else kernels.column_means((rows - mean) ** 2) * len(rows))
 
     def merge(self, own: int, other: Sums, count: int) -> None:
         """Add ``count`` rows described by ``other`` to the ``own`` rows described here."""
@@ -112,6 +117,8 @@ class Snapshot:
         Summed components of rho in every cell of the whole grid, if asked for.
     extremes : array (2,)
         Smallest and largest purity.
+    skewness : array (2,)
+        Of the features of the first part (the extrapolated ones if there are); NaN where it was not asked for.
     """
 
     count: int
@@ -126,6 +133,7 @@ class Snapshot:
     escaped: Array
     field: Array
     extremes: Array = default(default_factory=lambda: np.array([np.inf, -np.inf]))
+    skewness: Array = default(default_factory=lambda: np.full(2, np.nan))
 
     def merge(self, other: Snapshot) -> None:
         """Add the trajectories of another part of the ensemble."""
@@ -145,39 +153,36 @@ Functions = Mapping[str, Callable[[Point, Array], Any]]
 
 
 def snapshot(
-    grid: Grid, count: int, swarm: Swarm, coarse: Swarm | None, share: float, escaped: Array, functions: Functions, whole: bool
+    grid: Grid, count: int, swarm: Swarm, coarse: Swarm | None, share: float, escaped: Array, functions: Functions, whole: bool,
+    pilot: bool,
 ) -> Snapshot:
     """Statistics of a chunk of ``count`` trajectories of which those in ``swarm`` are still inside.
 
-    ``share`` of (coarse - fine) is the leading bias of the fine ones; ``whole``: also gather rho in every cell of the grid.
+    ``share`` of (coarse - fine) is the leading bias of the fine ones; ``whole``: also gather rho in every cell of the grid; ``pilot``:
+    also estimate the skewness.
     """
-    rho = swarm.matrices()
-    d = rho.shape[-1]
-    rows = spread(features(grid.names, swarm.z, rho), swarm.rows, count)
-    trace = np.real(np.einsum("maa->m", rho))
-    purity = np.sum(np.abs(rho) ** 2, axis=(1, 2)) / np.where(trace > 0, trace, 1.0)
+    x = state_components(swarm)
+    rows = spread(features(grid.names, swarm.z, x), swarm.rows, count)
+    purity = kernels.purities(x)
     difference = extrapolated = np.zeros((count, 0))
+    y = x
     if coarse is not None:
-        difference = spread(features(grid.names, coarse.z, coarse.matrices()), coarse.rows, count) - rows
+        y = state_components(coarse)
+        difference = spread(features(grid.names, coarse.z, y), coarse.rows, count) - rows
         extrapolated = rows - share * difference
     user = np.zeros((count, len(functions)))
-    for k, (name, function) in enumerate(functions.items()):
-        user[:, k] = spread(user_values(name, function, grid, swarm.z, rho)[:, None], swarm.rows, count)[:, 0]
-    histogram, outside = [], []
-    x = components(rho)
-    for i, axis in enumerate(grid.axes):
-        index, inside, below, above = cells(axis, swarm.z[:, i])
-        outside += [below, above]
-        histogram.append(np.stack([np.bincount(index, x[inside, c], minlength=axis.n) for c in range(d * d)], axis=1))
-    visits = [
-        np.bincount(cells(axis, s.z[:, i])[0], minlength=axis.n).astype(float)
-        for s in (swarm, coarse) if s is not None for i, axis in enumerate(grid.axes)
-    ]  # fmt: skip
+    if functions:
+        rho = swarm.matrices()
+        for k, (name, function) in enumerate(functions.items()):
+            user[:, k] = spread(user_values(name, function, grid, swarm.z, rho)[:, None], swarm.rows, count)[:, 0]
+    seen = [kernels.histogram(s.z[:, i].copy(), c, axis.lower, axis.spacing, axis.n) for s, c in ((swarm, x), (coarse, y)) if s is not None for i, axis in enumerate(grid.axes)]
+    own = seen[: grid.ndim]
     extremes = np.array([purity.min(initial=np.inf), purity.max(initial=-np.inf)])
     return Snapshot(
         count, Sums.of(rows, True), Sums.of(extrapolated, True), Sums.of(spread(purity[:, None], swarm.rows, count), False), Sums.of(difference, True),
-        Sums.of(user, False), histogram, visits, np.array(outside, dtype=float), escaped.copy(),
-        density_field(grid, swarm.z, x) if whole else np.zeros((0, d * d)), extremes,
+        Sums.of(user, False), [sums for sums, _, _ in own], [visits for _, visits, _ in seen], np.concatenate([outside for *_, outside in own]),
+        escaped.copy(), density_field(grid, swarm.z, x) if whole else np.zeros((0, x.shape[1])), extremes,
+        skewness(rows if coarse is None else extrapolated) if pilot else np.full(2, np.nan),
     )  # fmt: skip
 
 
@@ -190,13 +195,6 @@ def density_field(grid: Grid, z: Array, x: Array) -> Array:
         flat = flat * axis.n + np.where(inside, cell, 0).astype(np.int64)
     size = int(np.prod(grid.shape))
     return np.stack([np.bincount(flat[inside], x[inside, c], minlength=size) for c in range(x.shape[1])], axis=1)
-
-
-def cells(axis: Axis, z: Array) -> tuple[Array, Array, int, int]:
-    """Cells of the points on an axis, which points they belong to, and how many lie below and above."""
-    cell = np.floor((z - axis.lower) / axis.spacing)
-    inside = (cell >= 0) & (cell < axis.n)
-    return cell[inside].astype(np.int64), inside, int(np.sum(cell < 0)), int(np.sum(cell >= axis.n))
 
 
 def spread(rows: Array, places: Array, count: int) -> Array:
