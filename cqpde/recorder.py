@@ -124,10 +124,10 @@ def frame_times(times: Array, frames: Any, save: Any) -> Array:
 
 def savers_of(save: Any, grid: Grid, model: Any) -> dict[str, Callable[..., Any]]:
     """Functions of a snapshot by name, out of what the user asked to save; those named by text are tried on a small state first."""
-    from .observables import probe, read_observable, variable_name
-
     if save is None:
         return {}
+    from .observables import probe, read_observable, variable_name
+
     if isinstance(save, str):
         save = [save]
     items = list(save.items()) if isinstance(save, Mapping) else [(variable_name(str(s)), s) for s in save]

@@ -176,6 +176,8 @@ def solve(
         "seconds_diagnostics": run.recorder.seconds,
         "status": "complete",
     }
+    from . import observables  # noqa: F401 - registers the accessor .cq
+
     return dataset.build(
         grid, model.dim, times, problem.kept, squeeze(run.recorder.rho), squeeze(run.recorder.escaped),
         {k: (squeeze(v) if v.ndim == 2 else v) for k, v in run.recorder.diagnostics.items()},

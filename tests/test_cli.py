@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -127,3 +128,139 @@ def test_first_solve_of_a_process_is_quick_with_compiled_kernels():
         out = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
         best = min(best, [float(v) for v in out])
     assert best[0] < 3.0 and 0 < best[1] <= best[0]
+
+
+# -- every command, from the outside -----------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A solution of a run, as the commands find it."""
+    folder = tmp_path_factory.mktemp("cli")
+    assert main(["run", "linear_diosi", "--cells", "q=40", "--cells", "p=64", "--tol", "1e-3", "-q", "-o", str(folder / "a.nc")]) == 0
+    return folder
+
+
+def test_every_command_has_help_with_an_example(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert done.value.code == 0 and "exit codes" in text and "example:" in text
+    for name in ("run", "validate", "plot", "view", "export", "info", "models", "init"):
+        assert name in text
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        shown = capsys.readouterr().out
+        assert f"example: cqpde {name}" in shown, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plto", "a.nc"], "Did you mean 'plot'"),
+        (["run", "linear_diosi", "--cels", "q=3"], "Did you mean '--cells'"),
+        (["plot", "a.nc", "--kind", "hybird"], "Did you mean 'hybrid'"),
+        (["run"], "required"),
+    ],
+)
+def test_mistyped_words_get_a_suggestion(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_pictures_pages_and_exports_are_written(files, capsys):
+    a = str(files / "a.nc")
+    for arguments in (
+        ["plot", a, "--time", "0.5", "-o", str(files / "h.png")],
+        ["plot", a, "--kind", "marginals", "--axes", "q", "-o", str(files / "m.pdf")],
+        ["plot", a, "--kind", "series", "-o", str(files / "s.svg")],
+        ["plot", a, "--kind", "movie", "--dpi", "40", "-o", str(files / "v.gif")],
+        ["view", a, "-o", str(files / "p.html")],
+        ["export", a, "--marginal", "q", "--observable", "entropy mutual", "--observable", "coherence p", "-o", str(files / "e.nc")],
+        ["export", a, "--marginal", "q,p", "--time", "1", "-o", str(files / "e.csv")],
+    ):
+        assert main(arguments) == 0, arguments
+        assert arguments[-1] in capsys.readouterr().out
+        assert Path(arguments[-1]).stat().st_size > 1000
+    sol, part = cq.load(a), cq.load(files / "e.nc")
+    assert (part.marginal_q.values == sol.cq.marginal("q").values).all()
+    assert (part.coherence_p.values == sol.cq.coherence("p").values).all()
+    rows = (files / "e.csv").read_text().splitlines()
+    assert len(rows) == 1 + 40 * 64 and "marginal_q_p" in rows[0]
+    # energy needs the model: the file carries its configuration
+    assert main(["export", a, "--observable", "energy", "--observable", "current", "-q", "-o", str(files / "g.nc")]) == 0
+    heating = cq.load(files / "g.nc").energy.values
+    assert heating == pytest.approx(0.08 + 0.5 * sol.t.values, abs=2e-3)
+    assert capsys.readouterr().out == ""
+    for arguments, words in (
+        (["plot", a, "--kind", "movie", "-o", "x.avi"], "mp4"),
+        (["plot", a, a, "--kind", "hybrid"], "takes one"),
+        (["plot", a, "--kind", "report"], "report of"),
+        (["plot", a, "--time", "9", "-o", str(files / "n.png")], "[0, 1]"),
+        (["export", a, "--marginal", "x", "-o", "x.nc"], "classical coordinate"),
+        (["export", a, "--observable", "entorpy", "-o", "x.nc"], "Did you mean 'entropy'"),
+        (["export", a, "--marginal", "q", "-o", "x.xlsx"], "known format"),
+        (["export", a, "-o", "x.nc"], "at least one"),
+        (["view", str(files / "e.nc")], "full fields"),
+    ):
+        assert main(arguments) == 2, arguments
+        assert words in capsys.readouterr().err
+
+
+def test_json_is_one_object(files, capsys):
+    a = str(files / "a.nc")
+    assert main(["info", a, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["grid"]["q"]["cells"] == 40 and facts["kind"] == "solution" and len(facts["times"]) == 11
+    assert abs(facts["diagnostics"]["trace"] + facts["diagnostics"]["escaped_probability"] - 1) < 1e-12
+    assert main(["models", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["linear_diosi"]["parameters"]["sigma"] == 1.0
+    assert main(["run", "linear_diosi", "--cells", "q=32", "--cells", "p=48", "--tol", "1e-2", "--json", "-o", str(files / "j.nc")]) == 0
+    assert json.loads(capsys.readouterr().out)["file"] == str(files / "j.nc")
+    code = main(["validate", a, "--trajectories", "2000", "--dt", "0.1", "--json"])
+    verdict = json.loads(capsys.readouterr().out)
+    assert {0: "agree", 4: "disagree", 5: "inconclusive"}[code] == verdict["verdict"]
+
+
+def test_starting_files_are_what_they_say(capsys, tmp_path):
+    from cqpde import models
+
+    for name in [*models.CATALOGUE, "hamiltonian", "general"]:
+        assert main(["init", name]) == 0
+        text = capsys.readouterr().out
+        assert text.count("#") > 5
+        problem = config.parse_text(text)
+        assert problem.options["tol"] == 1e-4
+        if name in models.CATALOGUE:
+            setup = models.setup(name)
+            assert problem.rho0.grid == setup.grid
+            assert (problem.rho0.rho == setup.rho0.rho).all()
+            assert problem.times == pytest.approx(setup.times)
+        # every commented line that is a setting can be switched on
+        for line in text.splitlines():
+            if line.startswith("# ") and " = " in line and "save" in line:
+                config.parse_text(text.replace(line, line[2:]))
+    (tmp_path / "my.toml").write_text(text)
+    assert main(["run", str(tmp_path / "my.toml"), "--cells", "q=32", "--cells", "p=36", "--tol", "1e-2", "-q", "-o", str(tmp_path / "my.nc")]) == 0
+    assert main(["init", "linear_dios"]) == 2
+    assert "Did you mean 'linear_diosi'" in capsys.readouterr().err
+
+
+def test_help_of_every_command_is_quick():
+    """Below 0.3 s, without a library of numerics being imported."""
+    script = "import sys, cqpde.cli as c\ntry: c.main(['plot', '--help'])\nexcept SystemExit: pass\nprint(sorted({'numpy', 'xarray', 'numba', 'sympy', 'matplotlib'} & set(sys.modules)))"
+    best = 9.0
+    for _ in range(5):
+        start = time.perf_counter()
+        out = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+        best = min(best, time.perf_counter() - start)
+    assert out.splitlines()[-1] == "[]"
+    assert best < 0.3
+
+
+def test_a_log_gets_plain_lines_of_progress(capsys):
+    from cqpde.runs import _lines
+
+    report = _lines(0.0, 2.0, every=0.0)
+    report(0.5)
+    text = capsys.readouterr().err
+    assert text.startswith("t = 0.5 of 2,") and text.count("\n") == 1 and "\r" not in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -130,3 +131,95 @@ def test_describe_names_model_grid_and_diagnostics(solutions, tmp_path):
     text = describe(tmp_path / "a.nc")
     for word in ("linear_diosi", "Grid(q=(-6, 6, 24", "smallest eigenvalue", "marginal_q", "complete"):
         assert word in text
+
+
+# -- lazy fields, other stores and readers --------------------------------------------------------------------------------
+def test_lazy_fields_give_the_same_observables(solutions, tmp_path):
+    ds = solutions["plane"]
+    cq.save(ds, tmp_path / "a.nc")
+    lazy = cq.load(tmp_path / "a.nc", lazy=True)
+    assert lazy.rho.chunks is not None and lazy.rho.dtype == complex
+    model = cq.models.linear_diosi()
+    for text in (
+        "density", "marginal q", "operator_marginal p", "populations q", "coherence q p", "bloch q", "conditional_state q=0:1", "expect q*sigmaz", "covariance",
+        "energy", "current", "purity", "purity local", "entropy total", "entropy local", "mutual_information axes=p",
+    ):  # fmt: skip
+        f = cq.observables.read_observable(text, ("q", "p"), model)
+        value = f(lazy)
+        assert value.chunks is not None, text
+        assert np.allclose(value.values, f(ds).values, rtol=1e-12, atol=1e-12, equal_nan=True), text
+    assert np.allclose(lazy.cq.distance(ds.isel(t=0)).values, ds.cq.distance(ds.isel(t=0)).values)
+    cq.save(lazy, tmp_path / "b.nc")
+    assert np.array_equal(cq.load(tmp_path / "b.nc").rho.values, ds.rho.values)
+    assert cq.load(tmp_path / "a.nc").rho.chunks is None and cq.load(tmp_path / "a.nc", lazy=False).rho.chunks is None
+
+
+def test_observables_of_a_file_larger_than_the_memory_used(tmp_path):
+    """400 MB of fields: marginal, entropy and a copy of it all with less than 200 MB on top of what Python itself takes."""
+    script = """
+import sys, resource, numpy as np, xarray as xr, cqpde as cq, cqpde.observables
+from cqpde.dataset import build
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+grid = cq.Grid(q=(-8, 8, 256), p=(-8, 8, 256))
+if sys.argv[2] == "make":
+    import dask.array
+    f = np.exp(-(grid.axes[0].centers[:, None] ** 2 + grid.axes[1].centers ** 2) / 2) / (2 * np.pi)
+    one = np.eye(2)[:, :, None, None] / 2 * f + 0j
+    small = build(grid, 2, np.arange(100.0), np.arange(100.0), np.broadcast_to(one, (100, *one.shape)), np.zeros((100, 4, 2, 2), complex), {}, {}, {})
+    small["rho"] = small.rho.copy(data=dask.array.broadcast_to(dask.array.from_array(one), (100, *one.shape), chunks=((1,) * 100, 2, 2, 256, 256)))
+    cq.save(small, sys.argv[1])
+else:
+    ds = cq.load(sys.argv[1], lazy=True)
+    first = ds.isel(t=[0]); first.cq.entropy().values; first.cq.marginal("q").values
+    before = peak()
+    m, s = ds.cq.marginal("q").values, ds.cq.entropy("mutual").values
+    assert m.shape == (100, 256) and abs(s).max() < 1e-9
+    cq.save(ds, sys.argv[1] + "2")
+    print(ds.rho.nbytes / 2**20, peak() - before)
+"""
+    for mode in ("make", "read"):
+        run = subprocess.run([sys.executable, "-c", script, str(tmp_path / "big.nc"), mode], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr[-2000:]
+    size, more = map(float, run.stdout.split())
+    assert size == 400 and more < 200, (size, more)
+
+
+@pytest.mark.parametrize("name", ["plane", "batch", "frames"])
+def test_zarr_stores_hold_the_same(solutions, name, tmp_path):
+    ds = solutions[name]
+    for _ in range(2):  # the second replaces the first
+        cq.save(ds, tmp_path / "a.zarr")
+    back = cq.load(tmp_path / "a.zarr")
+    for variable in ds.variables:
+        assert np.array_equal(back[variable].values, ds[variable].values, equal_nan=ds[variable].dtype.kind in "fc")
+    assert os.listdir(tmp_path) == ["a.zarr"]
+    (tmp_path / "mine.zarr").mkdir()
+    (tmp_path / "mine.zarr" / "precious").write_text("x")
+    with pytest.raises(FileError, match="a folder"):
+        cq.save(ds, tmp_path / "mine.zarr")
+
+
+def test_cf_checker_passes_for_exports_and_reports(solutions, tmp_path):
+    from cqpde.export import export
+
+    export(solutions["plane"], tmp_path / "e.nc", ["marginal q", "coherence q p", "bloch q", "entropy mutual", "covariance", "expect q*sigmaz"])
+    export(solutions["frames"], tmp_path / "f.nc", ["marginal q", "density"], t=0.1)
+    everything = ["operator_marginal p", "conditional_state q=0.1", "mean", "populations q", "current"]
+    kept = cq.solve(cq.models.linear_diosi(), cq.gaussian(cq.Grid(q=(-6, 6, 24), p=(-9, 9, 40)), 0, 0.5, cq.ket("+")), [0, 0.1], save=everything, grid_error=False, tol=1e-2)
+    cq.save(kept, tmp_path / "k.nc")
+    start = cq.gaussian(kept.cq.grid, 0, 0.5, cq.ket("+"))
+    ens = cq.unravel(cq.models.linear_diosi(), start, kept.t, trajectories=500, seed=1, dt=0.05, store=1, stored=2)
+    cq.save(ens, tmp_path / "n.nc")
+    cq.save(cq.validate(kept, ens).dataset, tmp_path / "r.nc")
+    command = os.path.join(os.path.dirname(sys.executable), "compliance-checker")
+    for name in "efknr":
+        run = subprocess.run([command, "--test", "cf:1.11", str(tmp_path / f"{name}.nc")], capture_output=True, text=True)
+        assert "All tests passed" in run.stdout, name + run.stdout + run.stderr
+
+
+@pytest.mark.skipif(not shutil.which("ncdump"), reason="Debian's package netcdf-bin is not installed")
+def test_ncdump_reads_the_file(solutions, tmp_path):
+    cq.save(solutions["plane"], tmp_path / "a.nc")
+    text = subprocess.run(["ncdump", "-h", str(tmp_path / "a.nc")], check=True, capture_output=True, text=True).stdout
+    for words in ("double rho_re(t, row, col, q, p)", "double density(t, q, p)", 't:long_name = "model time"', ':Conventions = "CF-1.11"'):
+        assert words in text

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -93,12 +96,22 @@ def test_numba_stays_in_the_kernels():
 
 
 def test_readme_blocks_run(tmp_path, monkeypatch):
+    """Every block in order, in one folder, as a newcomer would; the lines that install are those of the CI script."""
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert len(blocks) >= 3
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
-    assert (tmp_path / "diosi.nc").exists()
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    assert {kind for kind, _ in blocks} <= {"python", "bash", "text"}
+    assert len([kind for kind, _ in blocks if kind == "python"]) >= 6
+    for kind, block in blocks:
+        if kind == "python":
+            exec(compile(block, "README.md", "exec"), {})
+        if kind == "bash":
+            lines = [line for line in block.splitlines() if not re.match(r"python3 -m venv|pip install", line)]
+            run = subprocess.run(["bash", "-euc", "\n".join(lines)], capture_output=True, text=True)
+            assert run.returncode == 0, block + run.stdout + run.stderr
+    for name in ("diosi.nc", "diosi.png", "diosi.html", "hybrid.png", "my.nc", "my.png", "part.nc", "plane.csv", "facts.json"):
+        assert (tmp_path / name).stat().st_size > 500, name
+    assert "linear_diosi" in (tmp_path / "facts.json").read_text()
 
 
 def test_examples_run(tmp_path):

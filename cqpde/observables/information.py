@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.special import xlogy
 
 from ..errors import OptionError, did_you_mean
 from .access import eigenvalues, field, label, per_cell, reduced, trace
@@ -28,6 +27,12 @@ SUPPORT = 1e-14
 
 #: Weight outside the support from which a relative entropy is infinite.
 OUTSIDE = 1e-10
+
+
+def _x_log_x(x: Array) -> Array:
+    """``x ln x``, zero where x is not positive."""
+    positive = x > 0.0
+    return np.where(positive, x * np.log(np.where(positive, x, 1.0)), 0.0)
 
 
 def _word(name: str, value: Any, known: tuple[str, ...]) -> None:
@@ -59,7 +64,7 @@ def purity(ds: xr.Dataset, of: str = "conditional") -> xr.DataArray:
 
 
 def _eigenvalue_entropy(rho: Array) -> Array:
-    return -np.sum(xlogy(np.maximum(eigenvalues(rho), 0.0), np.maximum(eigenvalues(rho), 0.0)), axis=-1)
+    return -np.sum(_x_log_x(eigenvalues(rho)), axis=-1)
 
 
 def entropy(ds: xr.Dataset, of: str = "total", axes: str | None = None) -> xr.DataArray:
@@ -116,7 +121,7 @@ def entropy(ds: xr.Dataset, of: str = "total", axes: str | None = None) -> xr.Da
 
 
 def _xlogx(f: xr.DataArray) -> xr.DataArray:
-    return xr.apply_ufunc(lambda x: xlogy(np.maximum(x, 0.0), np.maximum(x, 0.0)), f, dask="parallelized", output_dtypes=[float])
+    return xr.apply_ufunc(_x_log_x, f, dask="parallelized", output_dtypes=[float])
 
 
 def mutual_information(ds: xr.Dataset, axes: str | None = None) -> xr.DataArray:
@@ -143,7 +148,7 @@ def _relative(a: Array, b: Array) -> Array:
     y, vectors = np.linalg.eigh(b)
     weight = np.real(np.einsum("...ik,...ij,...jk->...k", vectors.conj(), a, vectors))  # <k|a|k> for the eigenvectors of b
     inside = y > SUPPORT * np.maximum(y.sum(axis=-1, keepdims=True), 0.0)
-    own = np.sum(xlogy(np.maximum(x, 0.0), np.maximum(x, 0.0)), axis=-1)
+    own = np.sum(_x_log_x(x), axis=-1)
     cross = np.sum(np.where(inside, weight * np.log(np.where(inside, y, 1.0)), 0.0), axis=-1)
     outside = np.sum(np.where(inside, 0.0, np.maximum(weight, 0.0)), axis=-1)
     return np.stack([own - cross, outside], axis=-1)

@@ -186,7 +186,7 @@ def convergence(h: Any, errors: Any, *, order: float | None = None, xlabel: str 
     for k, (name, values) in enumerate(curves.items()):
         y = np.asarray(values, dtype=float).reshape(-1)
         if y.shape != x.shape or not np.all(x > 0) or not np.all(np.isfinite(y)) or not np.all(y > 0) or len(x) < 2:
-            raise OptionError("errors", f"must be {len(x)} positive finite numbers, at least two, for as many positive steps", name or y, "Leave out the others")
+            raise OptionError("errors", f"must be {len(x)} positive finite numbers, at least two, for as many positive steps", f"{name} {y}".strip(), "Leave out the others")
         slope = np.polyfit(np.log(x), np.log(y), 1)[0]
         axes.loglog(x, y, "o-", color=level_color(k), markersize=4, linewidth=1.1, label=f"{name} (slope {slope:.2f})".strip())
         top = max(top, y[np.argmax(x)])
