@@ -34,9 +34,6 @@ from .grid import RESERVED, Grid
 
 Array = np.ndarray
 
-#: Points per axis at which callables are compared with what they returned before.
-PLACES = 4
-
 CHECKS = ("error", "warn", "off")
 
 
@@ -293,21 +290,25 @@ class Model:
     def refresh(self, grid: Grid, times: tuple[float, float]) -> None:
         """Forget what was kept if a callable no longer returns what it did at the last run on this grid (a variable it reads has changed)."""
         self.require_coordinates(grid)
-        functions = [c for c in self.coefficients.values() if c.callable]
+        functions = [c for c in self.coefficients.values() if c.callable or c.sampled]
         if not functions:
             return
-        rng = np.random.default_rng(0)
-        points = {a.name: rng.uniform(a.lower, a.upper, PLACES).reshape([-1 if j == i else 1 for j in range(grid.ndim)]) for i, a in enumerate(grid.axes)}
-        moments = (times[0], times[0] + 0.3819660112501051 * (times[1] - times[0]), times[1])
+        from .timescale import places
+
+        points = places(grid)
+        length = times[1] - times[0] if self.time_dependent else 0.0
+        moments = sorted({times[0], times[0] + 0.3819660112501051 * length, times[0] + length})
         try:
             found = b"".join(np.ascontiguousarray(e).tobytes() for c in functions for t in moments for e in c.entries(points, t).reshape(-1))
         except Exception:  # a user's function may need all cells; what is wrong with it is said where it is used
             self.forget()
             return
         prints = self.__dict__.setdefault("_prints", {})
-        if prints.get((grid, times), found) != found:
-            self.forget()
-        prints[grid, times] = found
+        key = (grid, times if self.time_dependent else times[0])
+        if prints.get(key, found) != found or (self.time_dependent and key not in prints):
+            self.forget()  # with other times there is nothing to compare with
+            prints.clear()
+        prints[key] = found
 
     def require_coordinates(self, grid: Grid) -> None:
         """Refuse a grid whose axes are not this model's coordinates in the same order."""

@@ -29,6 +29,7 @@ from .integrate.whole_steps import run_whole_steps
 from .kernels.warm import warm
 from .model import Model
 from .recorder import Recorder
+from .timescale import sampler
 
 Array = np.ndarray
 
@@ -70,7 +71,8 @@ class Problem:
 
     def stops(self) -> Array:
         """Outputs and jumps of the coefficients: steps end there."""
-        inside = [t for t in self.jumps if self.times[0] < t < self.times[-1]]
+        close = 1e-9 * (self.times[-1] - self.times[0])  # a jump at an output is that output
+        inside = [t for t in self.jumps if np.min(np.abs(self.times - t)) > close]
         return np.unique(np.concatenate([self.times, inside]))
 
     def nearest(self, structure: Structure, step: float = float("inf")) -> str:
@@ -174,13 +176,17 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
     assert structure is not None and start is not None
     seconds = {"compile": warm("split")}
     sampled = any(c.sampled for c in model.coefficients.values())
-    cells = cells_for_coefficients(model, problem.grid, start.cells, problem.probes)
+    moved = structure.moved()
+    # what no part moves is exact in every cell, but phases may grow beyond any smaller number of cells
+    least = tuple(n if i in moved else user for i, (n, user) in enumerate(zip(start.cells, problem.grid.shape, strict=True)))
+    cells = cells_for_coefficients(model, problem.grid, least, problem.probes)
     if cells != start.cells:
         smooth = problem.grid.with_cells(**dict(zip(problem.grid.names, cells, strict=True)))
         start = replace(start, x=resample_to(x, smooth), cells=cells)
     run = SplitRun(
         lambda grid: _composition(problem, grid, structure),
         problem.grid, model.dim, problem.tol, start, adaptive=bool(structure.parts) and not sampled,
+        coefficients=sampler(model, problem.grid),
     )  # fmt: skip
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
@@ -236,7 +242,7 @@ def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None,
     flat = _turned(x, structure.basis, False).reshape(x.shape[0], -1)
     batch = x.shape[1]
     if composition.limited is None:
-        ends = OpenEnds(problem.model, problem.grid, structure, float(problem.times[0]))
+        ends = OpenEnds(problem.model, problem.grid, structure, problem.probes)
         stops = problem.stops()
         steps = ladder(np.diff(stops), route.unit, route.multiple, problem.longest)
         frames = run_whole_steps(

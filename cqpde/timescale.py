@@ -19,16 +19,16 @@ from .model import Model
 Array = np.ndarray
 
 #: Irregular times at first, and at most while the coefficients still swing too fast for them.
-FEWEST, MOST = 257, 8193
+FEWEST, MOST = 513, 8193
 
 #: Most times of extremes that are handed on.
 EXTREMES = 16
 
-#: A jump is looked for where a coefficient changes so many times faster than just before and after; at most so many.
-STEEP, MOST_JUMPS = 4.0, 1024
+#: A jump is looked for where a coefficient changes by this share of its range between two times; at most so many.
+STEEP, MOST_JUMPS = 0.05, 1024
 
-#: Cells per axis on which coefficients are looked at.
-PLACES = 3
+#: Cells on which coefficients are looked at, spread over all axes.
+PLACES = 256
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,12 @@ def survey_time(model: Model, grid: Grid, start: float, end: float) -> TimeSurve
     """Look at all coefficients over a run."""
     if not model.time_dependent:
         return TimeSurvey()
-    mesh = {
-        a.name: np.take(z, np.linspace(0, a.n - 1, PLACES).astype(int), axis=i)
-        for i, (a, z) in enumerate(zip(grid.axes, grid.mesh().values(), strict=True))
-    }
     varying = [c for c in model.coefficients.values() if c.time_dependent]
+    mesh = places(grid)
     rng = np.random.default_rng(0)
     points = FEWEST
     while True:
-        times = np.sort(np.concatenate([[start, end], rng.uniform(start, end, points - 2)]))
+        times = start + (end - start) * np.concatenate([[0.0], (np.arange(points - 2) + rng.uniform(size=points - 2)) / (points - 2), [1.0]])
         values = np.array([_flat(varying, mesh, float(t)) for t in times])
         steps = np.abs(np.diff(values, axis=0))
         extent = np.max(np.abs(values - values[0]), axis=0)
@@ -77,7 +74,7 @@ def survey_time(model: Model, grid: Grid, start: float, end: float) -> TimeSurve
     gaps = np.maximum(np.diff(times), (end - start) / points)
     slopes = steps[:, moving] / gaps[:, None] / extent[moving]
     jumps = []
-    for k in _steep(slopes):
+    for k in np.flatnonzero(np.max(steps[:, moving] / extent[moving], axis=1) > STEEP)[:MOST_JUMPS]:
         found = _jump(lambda t: _flat(varying, mesh, t)[moving] / extent[moving], float(times[k]), float(times[k + 1]))
         if found is not None:
             jumps.append(found)
@@ -86,13 +83,6 @@ def survey_time(model: Model, grid: Grid, start: float, end: float) -> TimeSurve
     extremes = np.unique(np.argmax(np.abs(values - values[0])[:, moving], axis=0))[:EXTREMES]
     longest = 2.0 / steepest if steepest > 0.0 else float("inf")
     return TimeSurvey(longest, tuple(float(times[k]) for k in extremes), tuple(jumps))
-
-
-def _steep(slopes: Array) -> list[int]:
-    """Intervals in which something changes much faster than in both intervals beside them: a jump may be inside."""
-    beside = np.pad(slopes, ((1, 1), (0, 0)))
-    alone = slopes > STEEP * np.maximum(beside[:-2], beside[2:])
-    return [int(k) for k in np.flatnonzero(np.any(alone & (slopes > 0.0), axis=1))[:MOST_JUMPS]]
 
 
 def _jump(values: Callable[[float], Array], low: float, high: float) -> float | None:
@@ -113,5 +103,22 @@ def _jump(values: Callable[[float], Array], low: float, high: float) -> float | 
             low, at_low = middle, at_middle
 
 
+def places(grid: Grid) -> dict[str, Array]:
+    """An open mesh of some :data:`PLACES` cells of a grid, irregular along every axis."""
+    each, rng = max(3, int(PLACES ** (1.0 / grid.ndim))), np.random.default_rng(1)
+    out = {}
+    for i, (a, z) in enumerate(zip(grid.axes, grid.mesh().values(), strict=True)):
+        inner = rng.choice(np.arange(1, a.n - 1), min(each, a.n) - 2, replace=False)
+        out[a.name] = np.take(z, np.sort(np.concatenate([[0, a.n - 1], inner])), axis=i)
+    return out
+
+
 def _flat(coefficients: list[Coefficient], mesh: dict[str, Array], t: float) -> Array:
-    return np.concatenate([np.broadcast_to(e, (PLACES,) * e.ndim).reshape(-1) for c in coefficients for e in c.entries(mesh, t).reshape(-1)])
+    shape = np.broadcast_shapes(*[z.shape for z in mesh.values()])
+    return np.concatenate([np.broadcast_to(e, shape).reshape(-1) for c in coefficients for e in c.entries(mesh, t).reshape(-1)])
+
+
+def sampler(model: Model, grid: Grid) -> Callable[[float], Array] | None:
+    """The coefficients that depend on t, at some cells, as one array per time; None if there are none."""
+    varying, mesh = [c for c in model.coefficients.values() if c.time_dependent], places(grid)
+    return (lambda t: _flat(varying, mesh, t)) if varying else None

@@ -337,9 +337,9 @@ def test_steps_end_where_a_coefficient_jumps(method, on, off):
 
 
 def test_many_jumps_and_steep_ramps_in_time():
-    """A square wave of 20 periods by its area; a ramp of width 1e-4 is no jump, and is integrated to the tolerance."""
+    """A square wave of 20 periods by its area; a ramp of width 1e-3 is no jump, and is integrated to the tolerance."""
     wave = lambda z, t: 1.0 if (20 * t) % 1.0 < 0.37 else -0.2
-    ramp = lambda z, t: 0.5 * (1.0 + np.tanh((t - 0.4) / 1e-4))
+    ramp = lambda z, t: 0.5 * (1.0 + np.tanh((t - 0.4) / 1e-3))
     for drive, area in ((wave, 0.37 - 0.2 * 0.63), (ramp, 0.6)):
         model = cq.Model(("x",), 2, H=[[0, drive], [drive, 0]], D2=[[0.1]])
         start = cq.gaussian(cq.Grid(x=(-4, 4, 32, "periodic")), 0, 0.5, cq.ket("0"))
@@ -487,3 +487,93 @@ def test_a_callable_that_reads_a_changed_variable_is_noticed():
     start = cq.gaussian(cq.Grid(x=(-8, 8, 64)), 0, 0.6, [1])
     for now["drift"] in (1.0, 2.0, -1.0):
         assert float(cq.solve(model, start, [0, 1], method="split").cq.moment("x")[-1]) == pytest.approx(now["drift"], abs=1e-9)
+
+
+# -- what an independent look at the route found ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("rate", [3.0, 10.0, 17.0])
+def test_phases_on_an_axis_that_nothing_moves_keep_the_users_cells(rate):
+    grid = cq.Grid(q=(-6, 6, 256), p=(-6, 6, 48))
+    model = cq.Model(("q", "p"), 2, H=lambda z: [[rate * z.q, 0], [0, -rate * z.q]], D2={"p": 0.1})
+    solution = cq.solve(model, cq.gaussian(grid, 0, 0.8, cq.ket("+")), [0, 1], tol=1e-5)
+    q = grid.axes[0].centers
+    exact = 0.5 * np.exp(-(q**2) / 1.28) / np.sqrt(2 * np.pi * 0.64) * np.exp(-2j * rate * q)
+    assert solution.attrs["method"] == "split"
+    assert np.abs(solution.rho.values[-1, 0, 1].sum(-1) * grid.axes[1].spacing - exact).max() < 1e-10
+
+
+@pytest.mark.filterwarnings("ignore::cqpde.errors.CqpdeWarning")
+def test_a_drift_that_grows_does_not_go_round_the_box():
+    model, grid = cq.Model(("x",), 1, D1C=[lambda z, t: 16 * t], D2=[[0.05]]), cq.Grid(x=(-4, 4, 64))
+    start = cq.gaussian(grid, 0, 0.5, [1])
+    for times in ([0, 1], np.linspace(0, 1, 6)):
+        solution = cq.solve(model, start, times, grid_error=False)
+        assert solution.attrs["method"] == "fv" and float(solution.escaped_probability[-1]) > 0.99
+    with pytest.raises(RouteError, match="out of reach"):
+        cq.solve(model, start, [0, 1], method="split", positivity="exact", tol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("drive", "area"),
+    [(lambda t: 2 * np.cos(24 * np.pi * t), 0.0), (lambda t: 40.0 * (0.505 < t < 0.545), 1.6), (lambda t: 40 * np.exp(-0.5 * ((t - 0.37) / 0.016) ** 2), 40 * 0.016 * np.sqrt(2 * np.pi))],
+)
+def test_drives_at_one_place_and_short_in_time(drive, area):
+    local = lambda z, t: drive(t) * np.exp(-(((z.x - 2) / 0.3) ** 2))
+    model, grid = cq.Model(("x",), 2, H=[[0, local], [local, 0]], D2=[[1e-9]]), cq.Grid(x=(-6, 6, 256))
+    start = cq.gaussian(grid, 1.0, 0.8, cq.ket("0"))
+    solution = cq.solve(model, start, [0, 1], tol=1e-5)
+    exact = np.sum(start.density * np.cos(2 * area * np.exp(-(((grid.axes[0].centers - 2) / 0.3) ** 2)))) * grid.cell_volume
+    assert float(solution.cq.expect(SZ)[-1]) == pytest.approx(exact, abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::cqpde.errors.CqpdeWarning")
+@pytest.mark.parametrize(("period", "width"), [(0.05, 0.01), (0.1, 0.006), (0.02, 0.004)])
+@pytest.mark.parametrize("method", ["split", "fv"])
+def test_trains_of_short_pulses(method, period, width):
+    model = cq.Model(("x",), 1, D1C=[lambda z, t: (period / width) * ((t % period) < width)], D2=[[0.1]])
+    solution = cq.solve(model, cq.gaussian(cq.Grid(x=(-9, 9, 128)), 0, 0.6, [1]), [0, 1], method=method, tol=1e-4, grid_error=False)
+    assert float(solution.cq.moment("x")[-1]) == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-6])
+def test_bends_in_time_between_the_samples_of_a_step(tol):
+    """A kink at 0.15 and one at 0.85 of the run, where chains of 1, 2 and 3 steps do not look; and a bend of width 0.003."""
+    grid, x = cq.Grid(x=(-9, 9, 128)), cq.Grid(x=(-9, 9, 128)).axes[0].centers
+    for v, shift in ((lambda t: 10 * max(t - 0.15, 0.0), 5 * 0.85**2), (lambda t: 5 * abs(t - 0.85), 2.5 * (0.85**2 + 0.15**2))):
+        model = cq.Model(("x",), 1, D1C=[lambda z, t, v=v: v(t)], D2=[[0.1]])
+        solution = cq.solve(model, cq.gaussian(grid, 0, 0.6, [1]), [0, 1], method="split", tol=tol)
+        exact = np.exp(-((x - shift) ** 2) / 1.12) / np.sqrt(2 * np.pi * 0.56)
+        assert np.abs(solution.rho.values[-1, 0, 0].real - exact).sum() * grid.cell_volume < tol
+    bend = lambda z, t: 5 * 0.003 * np.log1p(np.exp((t - 0.1) / 0.003))
+    area = 0.5 * 5 * 0.81 + 5 * 0.003**2 * np.pi**2 / 6  # of the kinked ramp, and what the rounding adds
+    model = cq.Model(("x",), 2, H=[[0, bend], [bend, 0]], D2=[[0.1]])
+    solution = cq.solve(model, cq.gaussian(grid, 0, 0.6, cq.ket("0")), [0, 1], method="split", tol=tol)
+    assert float(solution.cq.expect(SZ)[-1]) == pytest.approx(np.cos(2 * area), abs=tol)
+
+
+def test_a_changed_variable_is_noticed_for_other_times_and_in_sampled_coefficients():
+    now, grid = {"h": 0.0}, cq.Grid(x=(-8, 8, 64))
+    model = cq.Model(("x",), 2, H=[[0, lambda z: now["h"]], [lambda z: now["h"], 0]], D2=[[0.1]])
+    start = cq.gaussian(grid, 0, 0.8, cq.ket("0"))
+    cq.solve(model, start, [0, 1])
+    now["h"] = 1.0
+    assert float(cq.solve(model, start, [0, 1.5]).cq.expect(SZ)[-1]) == pytest.approx(np.cos(3.0), abs=1e-6)
+    values = np.full((1, 64), 1.0)
+    model, start = cq.Model(("x",), 1, D1C=cq.sampled(grid, values), D2=[[0.1]]), cq.gaussian(grid, 0, 0.8, [1])
+    for drift in (1.0, 2.0):
+        values[:] = drift
+        assert float(cq.solve(model, start, [0, 1]).cq.moment("x")[-1]) == pytest.approx(drift, abs=1e-6)
+
+
+def test_a_phase_feature_between_the_cells_of_the_first_look_is_kept():
+    grid = cq.Grid(x=(-8, 8, 4000), y=(-6, 6, 96))
+    turned = lambda z: [np.sqrt(0.5) + 0 * z.x, np.sqrt(0.5) * np.exp(1j * np.pi * np.exp(-0.5 * ((z.x + 0.8) * 60) ** 2))]
+    model, start = cq.Model(("x", "y"), 2, D2={"x": 1e-5, "y": 1e-4}), cq.gaussian(grid, 0, 0.7, turned)
+    mean = cq.solve(model, start, [0, 0.01], tol=1e-6).cq.expect(cq.sigmax()).values
+    assert mean[1] == pytest.approx(mean[0], abs=1e-4) and mean[0] < 0.98
+
+
+@pytest.mark.filterwarnings("ignore::cqpde.errors.CqpdeWarning")
+def test_grid_error_is_told_at_outputs_inside_the_first_step():
+    grid = cq.Grid(q=(-6, 6, 40), p=(-9, 9, 60))
+    solution = cq.solve(cq.models.linear_diosi(), cq.gaussian(grid, 0, 0.4, cq.ket("+")), [0, 0.2, 0.6, 1], tol=1e-6, method="split")
+    assert np.all(solution.grid_error.values[1:] > 1e-6)

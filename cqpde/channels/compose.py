@@ -67,7 +67,7 @@ class Known:
     symbols: dict[tuple[Kick, float], KickSymbol] = field(default_factory=dict)
     drifts: dict[tuple[int, float], tuple[Array, Array, Array | None]] = field(default_factory=dict)
     flows: dict[tuple[Part, float, float], Flow] = field(default_factory=dict)
-    ends: dict[float, OpenEnds] = field(default_factory=dict)
+    ends: dict[tuple[float, ...], OpenEnds] = field(default_factory=dict)
     bytes: int = 0
 
 
@@ -169,9 +169,9 @@ class Composition:
                 flat = x.reshape(x.shape[0], -1)
                 flat[...] = flow.local.apply(flat, x.shape[1])
 
-    def open_ends(self, t: float) -> OpenEnds:
+    def open_ends(self, t: float, dt: float) -> OpenEnds:
         """What a step from ``t`` may carry beyond the open ends."""
-        at = t if self.model.time_dependent else self.t0
+        at = tuple(t + dt * share for share in (0.0, 0.25, 0.5, 0.75, 1.0)) if self.model.time_dependent else (self.t0,)
         return remembered(self.known.ends, at, 4, lambda: OpenEnds(self.model, self.grid, self.structure, at))
 
     def chain(

@@ -17,8 +17,8 @@ Array = np.ndarray
 #: Deviation of a coefficient from a spline through the cells inside, relative to its range, above which these cells miss something.
 SMOOTH = 1e-3
 
-#: Points per other axis at which coefficients are compared.
-PLACES = 5
+#: Lines along an axis on which coefficients are compared, spread over the other axes (at least 5 per axis).
+PLACES = 256
 
 
 def cells_for_coefficients(model: Model, grid: Grid, cells: tuple[int, ...], times: tuple[float, ...]) -> tuple[int, ...]:
@@ -39,7 +39,8 @@ def cells_for_coefficients(model: Model, grid: Grid, cells: tuple[int, ...], tim
 
 def _smooth(model: Model, grid: Grid, i: int, n: int, times: tuple[float, ...]) -> bool:
     coarse = grid.with_cells(**{grid.axes[i].name: n})
-    few = lambda g, k, z: z if k == i else np.take(z, np.linspace(0, g.shape[k] - 1, PLACES).astype(int), axis=k)
+    each = max(5, int(PLACES ** (1.0 / max(grid.ndim - 1, 1))))
+    few = lambda g, k, z: z if k == i else np.take(z, np.linspace(0, g.shape[k] - 1, each).astype(int), axis=k)
     meshes = [{a.name: few(g, k, z) for k, (a, z) in enumerate(zip(g.axes, g.mesh().values(), strict=True))} for g in (coarse, grid)]
     places = [g.axes[i].centers for g in (coarse, grid)]
     inside = (places[1] >= places[0][0]) & (places[1] <= places[0][-1])
@@ -60,23 +61,24 @@ def _smooth(model: Model, grid: Grid, i: int, n: int, times: tuple[float, ...]) 
 class OpenEnds:
     """How much of a state a step would carry beyond the open ends, which transforms treat as closed on themselves.
 
-    Displacements are taken from the drift and the eigenvalues of the back-reaction at the start of the step; drift that depends on its own
-    coordinate goes by characteristics, which count what leaves.
+    Displacements are taken from the drift and the eigenvalues of the back-reaction, the largest of those at the given times; drift that
+    depends on its own coordinate goes by characteristics, which count what leaves.
     """
 
-    def __init__(self, model: Model, grid: Grid, structure: Structure, t: float) -> None:
+    def __init__(self, model: Model, grid: Grid, structure: Structure, times: tuple[float, ...]) -> None:
         self.grid, self.dim = grid, model.dim
         own = {p.axis for p in structure.parts if isinstance(p, Lines) and not p.remainder}
         moved = {p.axis for p in structure.parts if isinstance(p, Stream)} | {
             i for p in structure.parts if isinstance(p, Kick) for i in p.axes
         }
-        fields = fields_at(model, grid.mesh(), t, structure.basis)
         self._speeds: list[tuple[int, Array, Array]] = []
-        for i in sorted(moved - own):
-            if grid.axes[i].periodic:
-                continue
-            force = fields.A[i] + np.conj(np.swapaxes(fields.A[i], -1, -2))
-            self._speeds.append((i, drift_parts(model, grid, t, i)[0], np.linalg.norm(force, ord=2, axis=(-2, -1))))
+        for t in times:
+            fields = fields_at(model, grid.mesh(), t, structure.basis)
+            for i in sorted(moved - own):
+                if grid.axes[i].periodic:
+                    continue
+                force = fields.A[i] + np.conj(np.swapaxes(fields.A[i], -1, -2))
+                self._speeds.append((i, drift_parts(model, grid, t, i)[0], np.linalg.norm(force, ord=2, axis=(-2, -1))))
         self._masks: dict[float, list[Array]] = {}
 
     def cells_per_time(self) -> float:

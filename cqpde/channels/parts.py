@@ -111,6 +111,10 @@ class Structure:
         """All parts."""
         return [part for group in self.groups for part in group]
 
+    def moved(self) -> set[int]:
+        """Axes along which some part moves the state."""
+        return {i for part in self.parts for i in (part.axes if isinstance(part, Kick) else () if isinstance(part, Local) else (part.axis,))}
+
     def describe(self, grid: Grid) -> str:
         """The parts in words."""
         words = []

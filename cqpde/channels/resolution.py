@@ -28,8 +28,8 @@ MARGIN = 1.2
 #: Cells per axis on which states with a recipe are looked at first.
 SAMPLED = 80
 
-#: Number of cells on which such states are compared with the given ones.
-COMPARED = 4096
+#: Number of cells up to which such states are compared with the given ones on all of them.
+COMPARED = 1 << 22
 
 #: Interpolation from so many cells at most is a matrix product, from more a transform.
 PRODUCT = 128
@@ -165,9 +165,9 @@ def _settle_states(states: list[State], x: Array, grid: Grid, dim: int, allowed:
 
 
 def _difference(y: Array, x: Array, grid: Grid) -> float:
-    """Integral of the largest component's difference between the series ``y`` and ``x``, from some cells of ``grid`` chosen at random."""
+    """Integral of the largest component's difference between the series ``y`` and ``x``, of many cells from some chosen at random."""
     rng = np.random.default_rng(0)
-    each = int(round(COMPARED ** (1.0 / grid.ndim)))
+    each = max(grid.shape) if np.prod(grid.shape) <= COMPARED else int(round(COMPARED ** (1.0 / grid.ndim)))
     places = [np.sort(rng.choice(n, min(n, each), replace=False)) for n in grid.shape]
     for i, (n, at) in enumerate(zip(grid.shape, places, strict=True)):
         y = np.moveaxis(np.tensordot(y, _interpolation(y.shape[i + 2], n)[at], axes=(i + 2, 1)), -1, i + 2)

@@ -62,6 +62,9 @@ JUMP, JUMP_SHARE = 2.0**-12, 2.0**-6
 #: A step that moves anything by more than so many cells may carry no more than so much probability beyond an open end.
 SHORT_MOVE, BEYOND = 1.5, 1e-5
 
+#: Nodes and weights on [0, 1] for the integral of the coefficients over a step.
+GAUSS = tuple(a * 0.5 + b for a, b in zip(np.polynomial.legendre.leggauss(16), (0.5, 0.0), strict=True))
+
 #: Relative size below which differences of chains are round-off.
 ROUND_OFF = 3e-15
 
@@ -109,6 +112,8 @@ class SplitRun:
         The initial state on the cells that carry it.
     adaptive : bool
         Whether fewer cells than the user's may be used inside.
+    coefficients : callable or None
+        What depends on t, as one array per time: chains sample it at few times, whose integral is compared with a better one.
     """
 
     compose: Callable[[Grid], Composition]
@@ -117,6 +122,7 @@ class SplitRun:
     tol: float
     start: Start
     adaptive: bool = True
+    coefficients: Callable[[float], Array] | None = None
     progress: Progress = field(default_factory=Progress)
     inner: Composition | None = None
     aside: Composition | None = None
@@ -159,7 +165,7 @@ class SplitRun:
         done, index, stuck, refused = 0, int(np.searchsorted(times, start, side="right")), 0, np.inf
         while done < 1 << level:
             t, dt = start + length * done / (1 << level), length / (1 << level)
-            ends = self._composition.open_ends(t)
+            ends = self._composition.open_ends(t, dt)
             if dt * ends.cells_per_time() > SHORT_MOVE and ends.beyond(x, dt) > BEYOND and level < MAX_LEVEL:
                 # what crosses an open end must be seen there, not jump over it
                 level, done = level + 1, 2 * done
@@ -198,6 +204,9 @@ class SplitRun:
                 if abs(ahead - dt) > 1e-12 * length:
                     side = self._side(x, escaped, t, ahead)
                     counters = replace(before, dt=ahead, time_error=before.time_error + side.error, applications=self.progress.applications)
+                    assert self.aside is not None
+                    counters.tail = max(before.tail or 0.0, *self._tails(x, side.x, side.tails, self.aside))
+                    counters.edge = max(before.edge, self._edge(side.x, self.aside.grid))
                 yield Frame(index, float(times[index]), self._outside(side.x), side.escaped, replace(counters))
                 index += 1
             x, escaped = attempt.x, attempt.escaped
@@ -239,12 +248,22 @@ class SplitRun:
             if k == 2 and difference < HOPELESS and self._too_few(x, y, tails):
                 return Attempt(combined, left, error, False, k, 0.0, tails)
             enough = k >= (3 if composition.model.time_dependent else 2)  # two regular samplings may agree on a jump by chance
+            if enough and self._missed(t, dt, counts) > max(allowed, floor):
+                enough = False
             if enough and (error <= max(allowed, floor) or error <= self._grid_limit(x, y, tails, dt)):
                 return Attempt(combined, left, error, True, k, ratio, tails)
             # the ratio of successive differences falls from chain to chain, so this forecast errs on the hopeful side
             if k == most or (k >= 3 and (not np.isfinite(error) or error * ratio ** (2 * (most - k)) > 10.0 * allowed)):
                 return Attempt(combined, left, error, False, k, ratio, tails)
             counts.append(next_count(counts, ratio * counts[-2] ** 2 if k > 2 else 1.0, difference, allowed))
+
+    def _missed(self, t: float, dt: float, counts: list[int]) -> float:
+        """Difference between the integral of the coefficients over a step as the chains sample it and by Gauss-Legendre quadrature."""
+        if self.coefficients is None:
+            return 0.0
+        seen = sum(w / n * sum(self.coefficients(t + dt * (k + 0.5) / n) for k in range(n)) for n, w in zip(counts, weights(counts), strict=True))
+        better = sum(w * self.coefficients(t + dt * at) for at, w in zip(*GAUSS, strict=True))
+        return float(np.max(np.abs(seen - better))) * dt
 
     def _share(self, dt: float) -> float:
         """Share of the tolerance that a step may use: its share of the run, or one of a few jumps of a coefficient in time."""
@@ -286,12 +305,16 @@ class SplitRun:
         self.progress.dt = dt
         self.progress.time_error += attempt.error
         self.progress.tail = max(self.progress.tail or 0.0, *self._tails(x, attempt.x, attempt.tails))
-        grid = self._composition.grid
-        f = attempt.x[: self.dim].sum(axis=0)
+        self.progress.edge = max(self.progress.edge, self._edge(attempt.x, self._composition.grid))
+
+    def _edge(self, x: Array, grid: Grid) -> float:
+        """Probability in the outermost cells of open axes, the largest over the batch, both ends of an axis together."""
+        f, worst = x[: self.dim].sum(axis=0), 0.0
         for i, axis in enumerate(grid.axes):
             if not axis.periodic:
                 ends = np.take(f, [0, -1], axis=i + 1)
-                self.progress.edge = max(self.progress.edge, float(np.abs(ends).reshape(f.shape[0], -1).sum(axis=1).max()) * grid.cell_volume)
+                worst = max(worst, float(np.abs(ends).reshape(f.shape[0], -1).sum(axis=1).max()) * grid.cell_volume)
+        return worst
 
     @property
     def seconds_setup(self) -> float:
@@ -304,9 +327,10 @@ class SplitRun:
         assert self.inner is not None
         return self.inner
 
-    def _tails(self, x: Array, y: Array, tails: list[float]) -> list[float]:
-        volume = self._composition.grid.cell_volume
-        filled = min(max(spread(x, self.dim, volume), spread(y, self.dim, volume)), volume * x[0, 0].size)
+    def _tails(self, x: Array, y: Array, tails: list[float], on: Composition | None = None) -> list[float]:
+        volume = (on or self._composition).grid.cell_volume
+        mine = self._composition.grid.cell_volume
+        filled = min(max(spread(x, self.dim, mine), spread(y, self.dim, volume)), volume * y[0, 0].size)
         return [norm_of_tail(s, filled, volume, self.dim) for s in tails]
 
     def _grow(self, x: Array, attempt: Attempt) -> bool:

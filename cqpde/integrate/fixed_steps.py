@@ -58,7 +58,7 @@ def fixed_steps(
     x = x.copy()
     for index, ((start, end), count) in enumerate(zip(pairwise(times), counts, strict=True), start=1):
         step = float(end - start) / count
-        beyond = composition.open_ends(float(start)).beyond(x, step)
+        beyond = composition.open_ends(float(start), float(end - start)).beyond(x, step)
         if beyond > MOST_BEYOND:
             raise RouteError("Grid", "the split route needs open ends out of reach", f"a step carries {beyond:.2g} there", "Widen the box, or use method='fv'")
         tails = [0.0] * grid.ndim
