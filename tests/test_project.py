@@ -30,6 +30,7 @@ LAYERS = [
     {"comparison"},
     {"report"},
     {"io", "config"},
+    {"plotting"},
     {"cli"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}

@@ -13,6 +13,7 @@ distribution for any n from :func:`lattice_site`. (The :math:`\pi^2` of (C.18) i
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def lattice_site(m: float = 1.0, lam: float = 1.0, sigma: float = 1.0, shift: fl
 
 
 def qubit_lattice(
-    n: int = 2, m: float = 1.0, lam: float = 1.0, sigma: float = 1.0, gradient: float = 0.0, correlation: float = 0.0, shift: float = 0.0
+    n: float = 2, m: float = 1.0, lam: float = 1.0, sigma: float = 1.0, gradient: float = 0.0, correlation: float = 0.0, shift: float = 0.0
 ) -> Model:  # fmt: skip
     r"""All n sites as one model, eq. (C.18), with correlated noise and a gradient term if asked for.
 
@@ -114,7 +115,7 @@ def qubit_lattice_setup(
         raise ModelError("qubit_lattice(n=...)", "the direct grid is for 1 or 2 sites", repr(n), "Use cqpde.solve_sites for more sites")
     model = qubit_lattice(n, m, lam, sigma, gradient, correlation, shift)
     reach, push = 3.9 + 0.2 * abs(lam) / m + 0.5 * sigma / m, 3.9 + 0.5 * abs(lam) + 3.0 * sigma
-    axes = {}
+    axes: dict[str, Any] = {}
     for i in range(1, int(n) + 1):
         axes |= {f"phi_{i}": (-reach, reach, 24), f"pi_{i}": (-push, push, 32)}
     grid = Grid(**axes)

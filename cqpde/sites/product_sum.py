@@ -338,9 +338,9 @@ class ProductSum:
         if isinstance(what, str):
             if what not in self.grid.names:
                 raise OptionError("what", "must be an axis of one site or an operator", repr(what), did_you_mean(what, self.grid.names))
-            return tuple(np.einsum("tkabii->tkab", self._integral((what,) * p)) for p in (1, 2))  # type: ignore[return-value]
+            return tuple(np.einsum("tkabii->tkab", self._integral((what,) * p)) for p in (1, 2))
         o = self._operator(what)
-        return tuple(np.einsum("ji,tkabij->tkab", m, self._whole) for m in (o, o @ o))  # type: ignore[return-value]
+        return tuple(np.einsum("ji,tkabij->tkab", m, self._whole) for m in (o, o @ o))
 
     def _one_and_two(self, tables: tuple[Array, Array], pairs: bool = False) -> tuple[Array, Array]:
         """Means (t, n), and second moments (t, n, n) if asked for, of a one-site function."""

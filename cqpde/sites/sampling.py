@@ -88,7 +88,8 @@ def _draw(weights: Array, after: Array, tables: list[Array], grid: Grid, rng: np
         ``tables[i]``: traces of the pairs of terms over the first i + 1 axes, the others summed, (K^2, n_0, ..., n_i).
     """
     size = len(weights)
-    amplitudes, cells, points = weights * after, [], np.empty((size, grid.ndim))
+    cells: list[Any] = []
+    amplitudes, points = weights * after, np.empty((size, grid.ndim))
     for i, axis in enumerate(grid.axes):
         if not cells:
             density = np.real(amplitudes @ tables[0])

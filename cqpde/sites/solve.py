@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def solve_sites(
     kinds: dict[tuple[int, int], int] = {}
     kind_of_site = [kinds.setdefault((id(a), id(b)), len(kinds)) for a, b in zip(models, starts, strict=True)]
     first = [kind_of_site.index(k) for k in range(len(kinds))]
-    solutions = []
+    solutions: list[Any] = []
     for site in first:
         states = [starts[site](ket) for ket in spanning(state.dim)]
         if solutions and states[0].grid != dataset.grid_of(solutions[0]):
@@ -112,7 +113,7 @@ def propagated_operators(rho: Array, d: int) -> Array:
     out = np.empty((len(rho), d, d, *rho.shape[2:]), dtype=complex)
     for a in range(d):
         out[:, a, a] = rho[:, a]
-    for k, (a, b) in enumerate(zip(*np.triu_indices(d, 1), strict=True)):
+    for k, (a, b) in enumerate(combinations(range(d), 2)):
         base = rho[:, a] + rho[:, b]
         even, odd = 2.0 * rho[:, d + 2 * k] - base, 2.0 * rho[:, d + 2 * k + 1] - base
         out[:, a, b], out[:, b, a] = 0.5 * (even + 1j * odd), 0.5 * (even - 1j * odd)
