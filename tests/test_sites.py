@@ -80,7 +80,7 @@ def test_reduced_sites_have_no_coherence_but_correlations(five):
     assert np.abs(five.correlation(cq.sigmaz())[-1].values - 1).max() < 1e-9
     with pytest.raises(cq.CqpdeError, match="fewer"):
         five.reduced(1, 3)  # 64 x 96 cells squared, times 16 elements and 3 times
-    site = cq.Grid(phi=(-6, 6, 28), pi=(-6.5, 6.5, 30))
+    site = cq.Grid(phi=(-4.5, 4.5, 24), pi=(-4.5, 4.5, 24))
     pair = cq.solve_sites(cq.models.lattice_site(), lambda psi: start(psi, site, 0.6), cq.ghz(5), [0.0, 0.2], tol=1e-8).reduced(1, 3)
     assert pair.rho.dims == ("t", "row", "col", "phi_1", "pi_1", "phi_3", "pi_3")
     assert float(pair.cq.moment("pi_1 pi_3")[-1]) == pytest.approx(0.04, abs=1e-5)  # (lam t)^2
