@@ -4,7 +4,7 @@
     python -m examples.mass_in_superposition --cells 64 # about twice that
 
 G = 1, M = 10, m = 0.01, d = 1, from rest at (0, -0.5), to t = 0.35. Fig. 7 was drawn with sigma = 0.05, not with the 2m of its caption. |L> sits at
-x = -d. Trajectories take eps = 0 as printed, in space; the distribution is that of motion in the plane with eps = 0.25, from a Gaussian 0.12
+x = -d. Trajectories take eps = 0 as printed, in space, and steps of 1e-4 (the paper: 1e-5); the distribution is that of motion in the plane with eps = 0.25, from a Gaussian 0.12
 wide in place and 0.5 in velocity. phi = 0 (Fig. 7) or 5 (Fig. 3) is a phase only.
 """
 
@@ -23,7 +23,7 @@ def trajectory(phi, quick=False):
     """Fig. 7 (phi = 0) or Fig. 3 (phi = 5): one that falls to the left, in space, eps = 0."""
     model = cq.models.mass_in_superposition(eps=0.0, phi=phi, dimensions=3)
     start = start_at(cq.ket("+"), x=0.0, px=0.0, y=-0.5, py=0.0, z=0.0, pz=0.0)
-    ens = paths(model, cq.State(**point_state(start)), 0.35, 8, 5, 1e-3 if quick else 1e-5, 5 if quick else 100)
+    ens = paths(model, cq.State(**point_state(start)), 0.35, 8, 5, 1e-3 if quick else 1e-4, 5 if quick else 10)
     r = bloch_vectors(ens.path_rho)
     k = int(np.nanargmax(r[:, -1, 2]))
     picture = figure(7.4, 3.6)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -110,9 +111,9 @@ def spanning(d: int) -> list[Array]:
 def propagated_operators(rho: Array, d: int) -> Array:
     """Images of |a><b| from those of the spanning projectors: (t, d^2, d, d, *cells) to (t, d, d, d, d, *cells)."""
     out = np.empty((len(rho), d, d, *rho.shape[2:]), dtype=complex)
-    for level in range(d):
-        out[:, level, level] = rho[:, level]
-    for k, (a, b) in enumerate(zip(*np.triu_indices(d, 1), strict=True)):
+    for a in range(d):
+        out[:, a, a] = rho[:, a]
+    for k, (a, b) in enumerate(combinations(range(d), 2)):
         base = rho[:, a] + rho[:, b]
         even, odd = 2.0 * rho[:, d + 2 * k] - base, 2.0 * rho[:, d + 2 * k + 1] - base
         out[:, a, b], out[:, b, a] = 0.5 * (even + 1j * odd), 0.5 * (even - 1j * odd)
