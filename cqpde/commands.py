@@ -226,7 +226,7 @@ def plot(arguments: argparse.Namespace) -> int:
 
     stem = Path(arguments.files[0]).stem
     suffix = ".png"
-    files = [io.load(f) for f in arguments.files]
+    files = [_dataset(f) for f in arguments.files]
     kind = arguments.kind or _kind_of(files[0])
     if kind == "movie":
         from .plotting.movies import default_format
@@ -251,6 +251,19 @@ def plot(arguments: argparse.Namespace) -> int:
         }[kind]()
         plotting.save_figure(figure, output, arguments.dpi)
     return _written(arguments, output)
+
+
+def _dataset(path: str) -> xr.Dataset:
+    """A file with one field over phase space; a product of one-site fields has none."""
+    import xarray as xr
+
+    from . import io
+    from .errors import FileError
+
+    found = io.load(path)
+    if not isinstance(found, xr.Dataset):
+        raise FileError(path, "must hold a solution, an ensemble or a report", "a product of one-site fields", "Use the methods of cqpde.load(FILE) in Python")
+    return found
 
 
 def _kind_of(ds: xr.Dataset) -> str:
@@ -278,17 +291,16 @@ def view(arguments: argparse.Namespace) -> int:
 
     output = arguments.output or f"{Path(arguments.file).stem}.html"
     io.check_writable(output)
-    plotting.view(io.load(arguments.file), output)
+    plotting.view(_dataset(arguments.file), output)
     return _written(arguments, output)
 
 
 def export(arguments: argparse.Namespace) -> int:
     """``cqpde export``."""
-    from . import io
     from .export import export as write
 
     wanted = [f"marginal {' '.join(m.split(','))}" for m in arguments.marginal] + arguments.observable
-    write(io.load(arguments.file), arguments.output, wanted, arguments.time)
+    write(_dataset(arguments.file), arguments.output, wanted, arguments.time)
     return _written(arguments, arguments.output)
 
 

@@ -98,7 +98,9 @@ def starting_file(name: str) -> str:
         raise ConfigError("MODEL", "must be a shipped model or a form", repr(name), did_you_mean(name, known))
     make = models.CATALOGUE[name]
     setup = models.setup(name)
-    parameters = "".join(f"{k} = {v.default!r}\n" for k, v in inspect.signature(make).parameters.items() if isinstance(v.default, int | float))
+    rows = {k: v.default for k, v in inspect.signature(make).parameters.items()}
+    parameters = "".join(f"{k} = {v!r}\n" if isinstance(v, int | float) else f'# {k} = "{v}"\n' for k, v in rows.items())
+    own = "".join(f"# {k} = {v!r}                  (the model's own choice)\n" for k, v in getattr(setup, "options", {}).items())
     summary = (inspect.getdoc(inspect.getmodule(make)) or "").splitlines()[0]
     times = setup.times
     return (
@@ -108,6 +110,7 @@ def starting_file(name: str) -> str:
         '# [initial]\n# kind = "gaussian"\n'
         f"# mean = {{ {', '.join(f'{n} = 0.0' for n in setup.grid.names)} }}\n# std = {{ {', '.join(f'{n} = 0.4' for n in setup.grid.names)} }}\n# state = \"+\"\n"
         + _TAIL.replace("marginal q", f"marginal {setup.grid.names[0]}").replace(', "expect q*sigmaz"', "")
+        + own
     )
 
 

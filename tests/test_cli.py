@@ -206,6 +206,15 @@ def test_pictures_pages_and_exports_are_written(files, capsys):
         assert words in capsys.readouterr().err
 
 
+def test_product_form_files_are_described_and_otherwise_refused(tmp_path, capsys):
+    site = lambda psi: cq.gaussian(cq.Grid(phi=(-6, 6, 28), pi=(-8, 8, 36)), 0.0, 0.6, psi)
+    path = str(tmp_path / "s.nc")
+    cq.save(cq.solve_sites(cq.models.lattice_site(), site, cq.ghz(3), [0.0, 0.1], tol=1e-4), path)
+    assert main(["info", path]) == 0 and "product sum" in capsys.readouterr().out
+    for arguments in (["plot", path], ["view", path], ["export", path, "--marginal", "phi", "-o", str(tmp_path / "x.nc")]):
+        assert main(arguments) == 2 and "product of one-site fields" in capsys.readouterr().err
+
+
 def test_json_is_one_object(files, capsys):
     a = str(files / "a.nc")
     assert main(["info", a, "--json"]) == 0

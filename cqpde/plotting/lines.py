@@ -54,7 +54,7 @@ def marginals(sol: xr.Dataset, ens: xr.Dataset | None = None, t: float | None = 
             _histogram(axes, ens, name, time)
         axes.set(xlabel=axis_label(at, name), ylabel=f"$p$({symbol(name)})", xlim=limits(f, x), ylim=(0, None))
         if k == 0:
-            axes.legend(fontsize=7, frameon=False)
+            picture.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=d + 2, fontsize=8, frameon=False)
     picture.suptitle(title_of(sol, time), fontsize=10)
     return picture
 

@@ -110,7 +110,7 @@ def draw_coherence(axes: Any, at: xr.Dataset, plane: tuple[str, ...], ranges: li
         np.moveaxis(phase_colors(values), 0, 1), origin="lower", extent=_extent(at, plane), aspect="auto", interpolation="bilinear"
     )
     x, y = (at[name].values for name in plane)
-    large = np.abs(values) > 0.03 * np.abs(values).max()
+    large = np.abs(values) > 0.1 * np.abs(values).max()
     for sign, style in ((1, "solid"), (-1, "dashed")):
         part = np.ma.masked_where(~large | (sign * values.real <= 0), values.imag)
         if part.count() and part.min() < 0 < part.max():
