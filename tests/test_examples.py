@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,7 @@ def test_well_and_barrier_against_trajectories(tmp_path):
     assert abs(gone[0, 0] - escaped[1, 1]) > 0.1  # swapped levels, or the other sign of the force, would be seen
 
 
+@pytest.mark.skipif(not os.environ.get("CQPDE_LONG"), reason="minutes: set CQPDE_LONG=1")
 def test_mass_in_superposition(tmp_path):
     from examples import mass_in_superposition
 
@@ -88,10 +91,3 @@ def test_low_noise(tmp_path):
     assert numbers["distances"][-1] < 0.01
 
 
-def test_grid_against_trajectories():
-    from validation import paper_models
-
-    found = paper_models.main(["--quick"])
-    assert set(found) == {"mass", "well"}
-    assert all(f["verdict"] in ("agree", "inconclusive") for f in found.values())
-    assert max(found["mass"]["change"].values()) < 1e-2
