@@ -84,6 +84,8 @@ def solve_sites(
     for name in REFUSED:
         if name in options:
             raise OptionError(name, "has no meaning for the product form", options[name], "Take observables from the result")
+    if options.get("method") == "fv" and options.get("transport") not in ("upwind", "linear"):
+        raise OptionError("transport", "the product form needs a route that is linear in the state", str(options.get("transport", "limited")), "Use method='split', or transport='upwind'")
     models = _per_site("model", model, state.sites)
     starts = _per_site("start", start, state.sites)
     kinds: dict[tuple[int, int], int] = {}
