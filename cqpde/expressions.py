@@ -51,7 +51,7 @@ MAX_ROOT = 1000  #: denominator of any fraction inside an exponent
 MAX_DIGITS = 40  #: digits of an integer
 MAX_VALUE = 1e300  #: magnitude of a constant
 MAX_DIM = 64  #: rows of an operator
-MAX_WORK = 10_000  #: products and sums of matrix elements in one expression
+MAX_WORK = 5_000  #: products and sums of matrix elements in one expression
 MAX_SIZE = 20_000  #: parts of a resulting formula
 MAX_EXACT = 12  #: parts of a constant that is kept exact
 
@@ -373,9 +373,9 @@ def _matrix_product(a: _Operator, b: _Operator, reading: _Reading) -> _Operator:
     rows: dict[int, list[tuple[int, Any]]] = {}
     for (k, j), element in b.elements.items():
         rows.setdefault(k, []).append((j, element))
+    reading.spend(sum(len(rows.get(k, ())) for _, k in a.elements))
     sums: dict[tuple[int, int], list[Any]] = {}
     for (i, k), left in a.elements.items():
-        reading.spend(len(rows.get(k, ())))
         for j, right in rows.get(k, ()):
             sums.setdefault((i, j), []).append(_settle(left * right, reading))
     return _nonzero(a.dim, {key: _settle(sympy.Add(*terms), reading) for key, terms in sums.items()})
