@@ -34,6 +34,7 @@ class Recorder:
         self._saved: dict[str, list[Any]] = {name: [] for name in savers}
         self.applications = 0
         self.seconds = 0.0
+        self.total, self.count = len(times), 0
 
     def add(self, frame: Frame, began: float) -> None:
         """Record one output.
@@ -44,6 +45,7 @@ class Recorder:
             When the run started, for the wall-clock time.
         """
         now = time.perf_counter()
+        self.count = frame.index + 1
         k, d, cells = frame.index, self.diagnostics, self.grid.shape
         x = frame.x.reshape(self.dim**2, self.batch, *cells)
         self.escaped[k] = np.moveaxis(to_matrix(np.moveaxis(frame.escaped, -1, 0)), (0, 1), (-2, -1))
@@ -83,6 +85,40 @@ class Recorder:
                 self._saved[name].append(function(view))
         self.seconds += time.perf_counter() - now
 
+    def part(self, start: int, stop: int) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Outputs ``start <= k < stop`` as arrays, for a checkpoint."""
+        kept = np.isin(self.kept, self.times[start:stop])
+        arrays = {"rho": self.rho[kept], "escaped": self.escaped[start:stop], **{f"diagnostic {k}": v[start:stop] for k, v in self.diagnostics.items()}}
+        saved: dict[str, list[Any]] = {}
+        for name, values in self._saved.items():
+            saved[name] = [_packed(values[k], f"saved {name} {k}", arrays) for k in range(start, stop)]
+        return arrays, {"saved": saved, "applications": self.applications}
+
+    def put(self, start: int, stop: int, arrays: dict[str, Array], record: dict[str, Any]) -> None:
+        """Put back what :meth:`part` gave; shapes of another run are refused with a ValueError."""
+        kept = np.isin(self.kept, self.times[start:stop])
+        targets = [(self.rho, kept, "rho"), (self.escaped, slice(start, stop), "escaped")]
+        targets += [(values, slice(start, stop), f"diagnostic {name}") for name, values in self.diagnostics.items()]
+        for target, where, name in targets:
+            if arrays[name].shape != target[where].shape or arrays[name].dtype != target.dtype:
+                raise ValueError(f"{name}: {arrays[name].dtype} {arrays[name].shape}")
+            target[where] = arrays[name]
+        for name, values in self._saved.items():
+            entries = record["saved"][name]
+            if len(entries) != stop - start:
+                raise ValueError(f"saved {name}: {len(entries)} values")
+            values += [_unpacked(entry, f"saved {name} {start + k}", arrays) for k, entry in enumerate(entries)]
+        self.applications, self.count = int(record["applications"]), stop
+
+    def columns(self) -> list[str]:
+        """Names of the diagnostics of a line."""
+        return ["t", *self.diagnostics]
+
+    def row(self, k: int) -> list[float]:
+        """Time and diagnostics of an output; of a batch the smallest eigenvalue and the largest of all else."""
+        worst = {"min_eigenvalue": np.min}
+        return [float(self.times[k]), *(float(worst.get(name, np.max)(values[k])) for name, values in self.diagnostics.items())]
+
     def _at_open_ends(self, diagonal: Array) -> float:
         """Probability in the outermost cells of open axes, from the diagonal (d, *cells)."""
         total = 0.0
@@ -106,6 +142,30 @@ class Recorder:
             joined.attrs.setdefault("units", "1")
             out[name] = joined.drop_vars([c for c in joined.coords if c not in joined.dims])
         return out
+
+
+def _packed(value: Any, name: str, arrays: dict[str, Array]) -> dict[str, Any]:
+    """Put a saved observable into ``arrays``; returns its dimensions, coordinates and attributes (None for a plain number or array)."""
+    import xarray as xr
+
+    arrays[name] = np.asarray(value)
+    if not isinstance(value, xr.DataArray):
+        return {"dims": None}
+    coords = [str(c) for c in value.coords if c in value.dims]
+    for c in coords:
+        arrays[f"{name} {c}"] = np.asarray(value[c].values)
+    plain = lambda attrs: {str(k): v for k, v in attrs.items() if isinstance(v, str | int | float)}
+    return {"dims": list(value.dims), "attrs": plain(value.attrs), "coords": {c: plain(value[c].attrs) for c in coords}}
+
+
+def _unpacked(entry: dict[str, Any], name: str, arrays: dict[str, Array]) -> Any:
+    """Inverse of :func:`_packed`."""
+    import xarray as xr
+
+    if entry["dims"] is None:
+        return arrays[name]
+    coords = {c: (c, arrays[f"{name} {c}"], attrs) for c, attrs in entry["coords"].items()}
+    return xr.DataArray(arrays[name], dims=entry["dims"], coords=coords, attrs=entry["attrs"])
 
 
 _PER_STATE = ("trace", "min_eigenvalue", "hermiticity_defect", "escaped_probability", "edge_probability", "grid_error")
