@@ -62,8 +62,8 @@ __all__ = [
     "CqpdeError", "CqpdeWarning", "Grid", "KetSum", "Model", "ProductSum", "Report", "State", "adjoint", "basis", "church",
     "condition", "correlated", "correlation", "decoherence_diffusion", "destroy", "detailed_balance", "extend", "from_array",
     "from_qobj", "gaussian", "generator", "ghz", "healed", "identity", "ket", "load", "map_positivity", "mean_field_validity",
-    "measured", "models", "observables", "plot", "point", "product", "product_ket", "projector", "record_operator", "sampled",
-    "resume", "save", "scalar_field", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "solve_sites", "spectrum", "steady_state",
+    "measured", "models", "observables", "plot", "point", "product", "product_ket", "projector", "record_operator", "resume",
+    "sampled", "save", "scalar_field", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "solve_sites", "spectrum", "steady_state",
     "temple", "tensor", "thermal", "thermal_state", "thermodynamics", "unravel", "validate", "w_state",
 ]  # fmt: skip
 

@@ -137,6 +137,7 @@ class NoKeeper:
     left = ""
     before = 0.0
     recorder: Records | None = None
+    check: Callable[[Any], None] | None = None  # what a resumed ensemble must pass before it goes on
 
     def attach(self, recorder: Records) -> None:
         """Tell what records the outputs; those before a resumed state are put back into it."""
@@ -223,6 +224,13 @@ class Keeper(NoKeeper):
             raise FileError(str(self.folder), "must be a folder that can be made", error.strerror or str(error), "Choose another path") from None
         self._hold()
         self.require_space(need)
+        try:
+            self._write_record(record, arrays)
+        except (OSError, FileError):
+            self.remove()  # nothing was begun
+            raise
+
+    def _write_record(self, record: dict[str, Any], arrays: Arrays) -> None:
         container.write(self.folder / "initial", arrays, {})
         text = json.dumps({"format": FORMAT, **record, "source": self.source, "versions": versions()}, indent=1)
         self._run = hashlib.sha256(text.encode()).hexdigest()

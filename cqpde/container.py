@@ -45,7 +45,7 @@ def write(path: Path, arrays: dict[str, Array], record: dict[str, Any]) -> None:
         if kind not in TYPES:
             raise FileError(str(path), "a checkpoint holds numbers only", f"{name}: {array.dtype}", "Return numbers from save= and moments=")
         flat = flat.astype(kind, copy=False).reshape(-1)
-        entries.append({"name": name, "type": kind, "shape": list(array.shape), "order": order, "sha256": hashlib.sha256(flat.view(np.uint8)).hexdigest()})
+        entries.append({"name": name, "type": kind, "shape": list(array.shape), "order": order, "sha256": hashlib.sha256(flat.view(np.uint8).data).hexdigest()})
         flats.append(flat)
     text = json.dumps({"record": record, "arrays": entries}).encode()
     beside = path.with_name(f".{path.name}.part")
@@ -97,8 +97,8 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
             arrays = {}
             for name, kind, shape, order, sha, n in entries:
                 data = np.empty(n, dtype=np.uint8)
-                handle.readinto(data.data)  # type: ignore[attr-defined]
-                if hashlib.sha256(data).hexdigest() != sha:
+                handle.readinto(data.data)
+                if hashlib.sha256(data.data).hexdigest() != sha:
                     raise refuse(f"the array {name!r} must match its digest", "other bytes")
                 flat = data.view(kind).reshape([shape[i] for i in order])
                 arrays[name] = flat.transpose(np.argsort(order).tolist()) if order else flat.reshape(())

@@ -97,7 +97,7 @@ class Recorder:
     def put(self, start: int, stop: int, arrays: dict[str, Array], record: dict[str, Any]) -> None:
         """Put back what :meth:`part` gave; shapes of another run are refused with a ValueError."""
         kept = np.isin(self.kept, self.times[start:stop])
-        targets = [(self.rho, kept, "rho"), (self.escaped, slice(start, stop), "escaped")]
+        targets: list[tuple[Array, Any, str]] = [(self.rho, kept, "rho"), (self.escaped, slice(start, stop), "escaped")]
         targets += [(values, slice(start, stop), f"diagnostic {name}") for name, values in self.diagnostics.items()]
         for target, where, name in targets:
             if arrays[name].shape != target[where].shape or arrays[name].dtype != target.dtype:

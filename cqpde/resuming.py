@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checkpoint import Keeper
@@ -68,7 +69,7 @@ def resume(
     >>> bool((cq.resume(folder).rho == sol.rho).all())
     True
     """
-    return resumed(Keeper(checkpoint, checkpoint_every, max_walltime), model, rho0, save, moments, threads, progress)
+    return resumed(Keeper(Path(checkpoint), checkpoint_every, max_walltime), model, rho0, save, moments, threads, progress)
 
 
 def resumed(

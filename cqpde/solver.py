@@ -172,7 +172,7 @@ def solve(
             tol=tol, method=method, positivity=positivity, transport=transport, dt_max=dt_max, dt=dt, save=save, frames=frames,
             grid_error=grid_error, check=check,
         )  # fmt: skip
-        stored_run.begin(keeper, problem, single, options, start, coarse)
+        stored_run.begin(keeper, problem, route, single, options, start, coarse)
     try:
         with graceful_signals(keeper):
             run = run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)

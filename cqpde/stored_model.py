@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from .checkpoint import Keeper
 from .coefficients import Coefficient, sampled
-from .errors import CqpdeError, FileError
+from .errors import CqpdeError, FileError, OptionError
 from .expressions import parse
 from .grid import Grid
 from .model import Model
@@ -120,6 +121,23 @@ def model_from(record: dict[str, Any], arrays: dict[str, Array]) -> Model:
         return Model(coordinates, record["dim"], **given, **about)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, CqpdeError) as error:
         raise FileError("run.json", "must hold a model", str(error)[:200], "It is damaged") from None
+
+
+def model_again(keeper: Keeper, model: Model | None) -> Model:
+    """The model of a run: as given again, or from its configuration or text."""
+    record = keeper.record or {}
+    if model is not None:
+        return model
+    source = record.get("source")
+    if isinstance(source, dict) and "config" in source:
+        from . import config
+
+        return config.parse_text(str(source["config"]), f"{keeper.folder}/run.json").model
+    if record.get("model") is None:
+        raise OptionError(
+            "model", "was given with Python functions, which a checkpoint does not hold", "None", f"Write cqpde.resume({str(keeper.folder)!r}, model=the same model)"
+        )
+    return model_from(record["model"], keeper.initial)
 
 
 def _value(name: str, entry: dict[str, Any], coordinates: tuple[str, ...], arrays: dict[str, Array]) -> Any:

@@ -14,12 +14,13 @@ import numpy as np
 
 from .channels.resolution import Start
 from .checkpoint import Keeper, NoKeeper
+from .choice import Route
 from .errors import CqpdeError, FileError, ModelError, OptionError
 from .grid import Grid
 from .initial import State
 from .model import Model
 from .runs import Problem
-from .stored_model import fingerprint, grid_from, grid_record, model_from, model_record
+from .stored_model import fingerprint, grid_from, grid_record, model_again, model_record
 
 Array = np.ndarray
 
@@ -44,7 +45,7 @@ def coarse_states(states: list[State], grid: Grid) -> Coarse | None:
         return Coarse(coarse, [], str(error))
 
 
-def begin(keeper: NoKeeper, problem: Problem, single: bool, options: dict[str, Any], start: Start | None, coarse: Coarse | None) -> None:
+def begin(keeper: NoKeeper, problem: Problem, route: Route, single: bool, options: dict[str, Any], start: Start | None, coarse: Coarse | None) -> None:
     """Start to keep a run."""
     if not isinstance(keeper, Keeper):
         return
@@ -63,14 +64,14 @@ def begin(keeper: NoKeeper, problem: Problem, single: bool, options: dict[str, A
     if coarse is not None:
         arrays |= {f"coarse {b}": s.rho for b, s in enumerate(coarse.states)}
         record["coarse"] = {"grid": grid_record(coarse.grid), "error": coarse.error, "states": len(coarse.states)}
-    keeper.begin(record, arrays, disk_need(problem, arrays))
+    keeper.begin(record, arrays, disk_need(problem, route, arrays))
 
 
-def disk_need(problem: Problem, arrays: dict[str, Array]) -> float:
-    """Bytes that the files of a run may take: initial states, two states, its outputs, and the result."""
-    cells, d2, batch = float(np.prod(problem.grid.shape)), problem.model.dim**2, len(problem.states)
-    result = len(problem.kept) * batch * 16.0 * d2 * cells
-    return float(sum(a.nbytes for a in arrays.values())) + 2 * 8.0 * d2 * batch * cells + 2 * result + 1e5
+def disk_need(problem: Problem, route: Route, arrays: dict[str, Array]) -> float:
+    """Bytes that the files of a run may take: initial states, three checkpoints (one while it is written), its outputs, and the result."""
+    state = 8.0 * float(np.prod(problem.grid.shape)) * problem.model.dim**2 * len(problem.states)
+    checkpoint = state * (2 * len(problem.times) if route.transport == "shift" else 1)  # two marches are compared at all outputs
+    return float(sum(a.nbytes for a in arrays.values())) + 3 * checkpoint + 2 * 2 * state * len(problem.kept) + 1e5
 
 
 def _options(options: dict[str, Any]) -> dict[str, Any]:
@@ -107,28 +108,11 @@ def reopened(keeper: Keeper, model: Model | None, save: Any) -> tuple[Model, Any
             raise ValueError("no states or times")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, CqpdeError) as error:
         raise FileError(str(keeper.folder), "must hold a run of cqpde.solve", str(error)[:200], "It is damaged") from None
-    stored = stored_model(keeper, model)
+    stored = model_again(keeper, model)
     options["save"] = saved_again(options.get("save"), save)
     if stored.coordinates != grid.names or fingerprint(stored, grid, float(times[0]), float(times[-1])) != record.get("fingerprint"):
         raise ModelError("model", "must be the one that the run was begun with", "other values of its coefficients", "Give the same model")
     return stored, states[0] if single else states, times, options
-
-
-def stored_model(keeper: Keeper, model: Model | None) -> Model:
-    """The model of a run: as given again, or from its configuration or text."""
-    record = keeper.record or {}
-    if model is not None:
-        return model
-    source = record.get("source")
-    if isinstance(source, dict) and "config" in source:
-        from . import config
-
-        return config.parse_text(str(source["config"]), f"{keeper.folder}/run.json").model
-    if record.get("model") is None:
-        raise OptionError(
-            "model", "was given with Python functions, which a checkpoint does not hold", "None", f"Write cqpde.resume({str(keeper.folder)!r}, model=the same model)"
-        )
-    return model_from(record["model"], keeper.initial)
 
 
 def saved_again(stored: Any, given: Any) -> Any:
