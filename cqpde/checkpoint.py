@@ -421,7 +421,10 @@ class Keeper(NoKeeper):
             raise FileError(str(other.folder), "must be a folder that can be made", error.strerror or str(error), "Free some space") from None
         self._children.append(other)
         if self.resumes:
-            other._resume_newest(begun=False)
+            try:
+                other._resume_newest(begun=False)
+            except FileError as error:  # the run itself is safe
+                warnings.warn(f"{error} The {name} run starts at its first time", CqpdeWarning, stacklevel=4)
         return other
 
     def close(self) -> None:

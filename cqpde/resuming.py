@@ -77,8 +77,8 @@ def resumed(
     progress: bool | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """Go on with the run that ``keeper`` keeps; see :func:`resume`."""
-    keeper.reopen()
     try:
+        keeper.reopen()
         kind = (keeper.record or {}).get("kind")
         if kind == "solve":
             from . import stored_run

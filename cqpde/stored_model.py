@@ -87,6 +87,13 @@ def _text(expression: Any) -> str | None:
         def _print_Float(self, number: Any) -> str:
             return repr(float(number))
 
+        def _print_Mul(self, product: Any) -> str:
+            factors = sorted(product.args, key=lambda f: bool(f.is_Number))  # a number before a sum would be multiplied out
+            return "*".join(f"({self._print(f)})" for f in factors)
+
+        def _print_Pow(self, power: Any, rational: bool = False) -> str:
+            return f"({self._print(power.base)})**({self._print(power.exp)})"
+
         def _print_Function(self, call: Any) -> str:
             name = type(call).__name__
             arguments = call.args[:1] if name == "Heaviside" else call.args
