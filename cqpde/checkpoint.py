@@ -12,8 +12,8 @@ The folder of a run (``OUT.nc.run`` beside the file that ``cqpde run`` will writ
 ``lock``              held while a process works on the run.
 
 All but the last three are :mod:`cqpde.container` files or JSON: written beside, synced, renamed, with digests; nothing is pickled or executed.
-Integrators *offer* their state after every accepted step; it is written when ``every`` seconds have passed (and twenty times what the last
-writing took), when a signal came, when the time is up, and at the end. A checkpoint that cannot be written (disk full) does not end the run.
+Integrators *offer* their state after every accepted step; it is written when ``every`` seconds have passed (and twenty times what the
+writing takes), when a signal came, when the time is up, and at the end. A checkpoint that cannot be written (disk full) does not end the run.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ Arrays = dict[str, Array]
 #: Writing may take this share of the time at most.
 SHARE = 0.05
 
+#: Seconds that the record of a run takes to be written, at least.
+RECORD = 0.06
+
 #: Bytes per second that a disk is trusted with before anything was written to it.
 SPEED = 1e8
 
@@ -65,6 +68,9 @@ class Records(Protocol):
 
     def part(self, start: int, stop: int) -> tuple[Arrays, dict[str, Any]]:
         """Outputs ``start <= k < stop``, for a checkpoint."""
+
+    def size(self, start: int, stop: int) -> int:
+        """Bytes of their arrays, about."""
 
     def put(self, start: int, stop: int, arrays: Arrays, record: dict[str, Any]) -> None:
         """Put back what :meth:`part` gave."""
@@ -204,13 +210,17 @@ class Keeper(NoKeeper):
         self._written, self._busy = self._began, 0.0
         self._t = float("nan")
         self._run = ""
+        self._make: Callable[[], tuple[dict[str, Any], Arrays]] | None = None  # until the record is written
         self._children: list[Keeper] = []
         self._lock: Any = None
         self._csv: Any = None
 
     # -- beginning -----------------------------------------------------------------------------------------------------
-    def begin(self, record: dict[str, Any], arrays: Arrays, need: float = 0.0) -> None:
-        """Start a new run in the folder, whose files will take up to ``need`` bytes.
+    def begin(self, make: Callable[[], tuple[dict[str, Any], Arrays]], need: float = 0.0) -> None:
+        """Start a new run in the folder, whose files will take up to ``need`` bytes; ``make`` gives its record and initial arrays.
+
+        They are written when the run has taken twenty times what that takes (at least a second), or when it is stopped: a shorter run
+        leaves nothing.
 
         Raises
         ------
@@ -224,13 +234,14 @@ class Keeper(NoKeeper):
             raise FileError(str(self.folder), "must be a folder that can be made", error.strerror or str(error), "Choose another path") from None
         self._hold()
         self.require_space(need)
-        try:
-            self._write_record(record, arrays)
-        except (OSError, FileError):
-            self.remove()  # nothing was begun
-            raise
+        self._make = make
+        if self.every == 0.0:
+            self._write_record()
 
-    def _write_record(self, record: dict[str, Any], arrays: Arrays) -> None:
+    def _write_record(self) -> None:
+        if self._make is None:
+            return
+        record, arrays = self._make()
         container.write(self.folder / "initial", arrays, {})
         text = json.dumps({"format": FORMAT, **record, "source": self.source, "versions": versions()}, indent=1)
         self._run = hashlib.sha256(text.encode()).hexdigest()
@@ -241,6 +252,7 @@ class Keeper(NoKeeper):
             os.fsync(handle.fileno())
         os.replace(beside, self.folder / "run.json")
         container.sync_folder(self.folder)
+        self._make = None
 
     def require_new(self) -> None:
         """Refuse a folder that holds a run already."""
@@ -268,7 +280,10 @@ class Keeper(NoKeeper):
         """
         path = self.folder / "run.json"
         if not path.is_file():
-            raise FileError(str(self.folder), "must hold a run", "no run.json", "Give the folder of an interrupted run")
+            found, remedy = "no run.json", "Give the folder of an interrupted run"
+            if (self.folder / "lock").exists():
+                found, remedy = "none: it ended in its first seconds, before anything was kept", "Start it again"
+            raise FileError(str(self.folder), "must hold a run", found, remedy)
         self._hold()
         try:
             if path.stat().st_size > container.MOST_RECORD:
@@ -346,7 +361,7 @@ class Keeper(NoKeeper):
         csv.writer(self._csv).writerow(recorder.columns())
         csv.writer(self._csv).writerows(recorder.row(k) for k in range(upto))
         if why := self._reason():
-            self._stop(why, True)
+            self._stop(why, self._keep(self._write_record))
 
     def _frames(self, k: int) -> Path:
         return self.folder / f"frames.{self._attempt}.{k:05d}"
@@ -367,43 +382,54 @@ class Keeper(NoKeeper):
         """See :meth:`NoKeeper.offer`."""
         why, waited = self._reason(), time.monotonic() - self._written
         last = self.recorder is not None and index >= self.recorder.total
-        if why or (waited >= self.every and (self.every == 0.0 or waited >= self._busy / SHARE)):
+        if self._make is not None and time.monotonic() - self._began >= (RECORD + self._size(0) / SPEED) / SHARE:
+            self._keep(self._write_record)
+        cheap = self.every == 0.0 or waited >= max(self._busy, self._size(index) / SPEED) / SHARE
+        if why or (cheap and (waited >= self.every or last)):
             self._stop(why, self.write(index, *make()))
-        elif last and waited >= max(self._busy, self._size(index) / SPEED) / SHARE:
-            self.write(index, *make())
 
     def _size(self, index: int) -> int:
         """Bytes of the outputs that a checkpoint would write."""
-        return sum(a.nbytes for a in self.recorder.part(self._kept, index)[0].values()) if self.recorder is not None else 0
+        return self.recorder.size(self._kept, index) if self.recorder is not None else 0
 
     def _stop(self, why: str, good: bool) -> None:
         if why:
+            if not good and not (self.folder / "run.json").exists():
+                raise Interrupted("run", "was stopped, and no checkpoint could be written", why, "Free some space and start it again")
             rest = "" if good else f" (its last checkpoint could not be written; the one before is at t = {self._t:.6g})"
             raise Interrupted("run", "was stopped and can be resumed" + rest, why, f"Go on by {self.hint}")
 
     def write(self, index: int, arrays: Arrays, scalars: dict[str, Any]) -> bool:
         """Write the outputs since the last checkpoint, and the state; a failure is told and leaves the last good checkpoint as it is."""
+        return self._keep(lambda: self._write_state(index, arrays, scalars))
+
+    def _write_state(self, index: int, arrays: Arrays, scalars: dict[str, Any]) -> None:
         began = time.monotonic()
+        self._write_record()
+        if self.recorder is not None and index > self._kept:
+            part, record = self.recorder.part(self._kept, index)
+            container.write(self._frames(self._kept), part, {**record, "run": self._run, "stop": index})
+            self._kept = index
+        about = {"index": index, "serial": self._serial + 1, "attempt": self._attempt, "run": self._run, "left": self.left}
+        about["seconds"] = self.before + began - self._began
+        container.write(self.folder / f"state.{(self._serial + 1) % 2}", arrays, {**scalars, **about})
+        self._serial += 1
+        self._t = float(scalars["t"])
+        if self._serial == 1:
+            (self.folder / "begun").touch()
+        self._written = time.monotonic()
+        self._busy = self._written - began
+
+    def _keep(self, write: Callable[[], None]) -> bool:
+        """Write something; whether it went well. A failure is told, and tried again after ``every`` seconds."""
         try:
-            if self.recorder is not None and index > self._kept:
-                part, record = self.recorder.part(self._kept, index)
-                container.write(self._frames(self._kept), part, {**record, "run": self._run, "stop": index})
-                self._kept = index
-            about = {"index": index, "serial": self._serial + 1, "attempt": self._attempt, "run": self._run, "left": self.left}
-            about["seconds"] = self.before + began - self._began
-            container.write(self.folder / f"state.{(self._serial + 1) % 2}", arrays, {**scalars, **about})
-            self._serial += 1
-            self._t = float(scalars["t"])
-            if self._serial == 1:
-                (self.folder / "begun").touch()
+            write()
             return True
         except (FileError, OSError) as error:
             at = f"the last one is at t = {self._t:.6g}" if self._serial else "there is none yet"
-            warnings.warn(f"checkpoint: {error} The run goes on; {at}. If it ends too early: {self.hint}", CqpdeWarning, stacklevel=3)
-            return False
-        finally:
+            warnings.warn(f"checkpoint: {error} The run goes on; {at}. If it ends too early: {self.hint}", CqpdeWarning, stacklevel=4)
             self._written = time.monotonic()
-            self._busy = self._written - began
+            return False
 
     def leave(self, reason: str) -> None:
         """See :meth:`NoKeeper.leave`."""

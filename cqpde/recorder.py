@@ -94,6 +94,10 @@ class Recorder:
             saved[name] = [_packed(values[k], f"saved {name} {k}", arrays) for k in range(start, stop)]
         return arrays, {"saved": saved, "applications": self.applications}
 
+    def size(self, start: int, stop: int) -> int:
+        """Bytes of the fields among them."""
+        return int(np.isin(self.kept, self.times[start:stop]).sum()) * self.rho[0].nbytes
+
     def put(self, start: int, stop: int, arrays: dict[str, Array], record: dict[str, Any]) -> None:
         """Put back what :meth:`part` gave; shapes of another run are refused with a ValueError."""
         kept = np.isin(self.kept, self.times[start:stop])

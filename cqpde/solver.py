@@ -164,9 +164,7 @@ def solve(
     if dt is not None and route.transport != "spectral":
         raise OptionError("dt", "belongs to the split route without exact positivity", f"{route.method}: {route.reason}", "Leave dt out")
     single = not isinstance(rho0, list | tuple)
-    coarse = stored_run.coarse_of(keeper)
-    if coarse is None and grid_error and (keeper.keeps or route.method == "fv"):
-        coarse = stored_run.coarse_states(states, grid)
+    coarse = cache(lambda: stored_run.coarse_of(keeper) or (stored_run.coarse_states(states, grid) if grid_error else None))
     if not keeper.resumes:
         options = dict(
             tol=tol, method=method, positivity=positivity, transport=transport, dt_max=dt_max, dt=dt, save=save, frames=frames,
@@ -176,10 +174,8 @@ def solve(
     try:
         with graceful_signals(keeper):
             run = run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)
-            if not run.resolved and grid_error:
-                coarse = coarse or stored_run.coarse_states(states, grid)
-                if coarse is not None:
-                    run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run, coarse)
+            if not run.resolved and (rough := coarse()) is not None:
+                run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run, rough)
     except Interrupted as stop:
         stop.partial = _partial(problem, route, single, f"aborted: {stop.found}")
         raise

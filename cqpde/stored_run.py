@@ -6,7 +6,7 @@ recipe is needed to go on. Functions given in Python (``model``, ``save=``) are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,10 +45,17 @@ def coarse_states(states: list[State], grid: Grid) -> Coarse | None:
         return Coarse(coarse, [], str(error))
 
 
-def begin(keeper: NoKeeper, problem: Problem, route: Route, single: bool, options: dict[str, Any], start: Start | None, coarse: Coarse | None) -> None:
+def begin(
+    keeper: NoKeeper, problem: Problem, route: Route, single: bool, options: dict[str, Any], start: Start | None, coarse: Callable[[], Coarse | None]
+) -> None:
     """Start to keep a run."""
-    if not isinstance(keeper, Keeper):
-        return
+    if isinstance(keeper, Keeper):
+        keeper.begin(lambda: _record(keeper, problem, single, options, start, coarse()), disk_need(problem, route))
+
+
+def _record(
+    keeper: Keeper, problem: Problem, single: bool, options: dict[str, Any], start: Start | None, coarse: Coarse | None
+) -> tuple[dict[str, Any], dict[str, Array]]:
     model, grid, states = problem.model, problem.grid, problem.states
     arrays = {"times": problem.times, **{f"rho {b}": s.rho for b, s in enumerate(states)}}
     record: dict[str, Any] = {
@@ -64,14 +71,14 @@ def begin(keeper: NoKeeper, problem: Problem, route: Route, single: bool, option
     if coarse is not None:
         arrays |= {f"coarse {b}": s.rho for b, s in enumerate(coarse.states)}
         record["coarse"] = {"grid": grid_record(coarse.grid), "error": coarse.error, "states": len(coarse.states)}
-    keeper.begin(record, arrays, disk_need(problem, route, arrays))
+    return record, arrays
 
 
-def disk_need(problem: Problem, route: Route, arrays: dict[str, Array]) -> float:
+def disk_need(problem: Problem, route: Route) -> float:
     """Bytes that the files of a run may take: initial states, three checkpoints (one while it is written), its outputs, and the result."""
     state = 8.0 * float(np.prod(problem.grid.shape)) * problem.model.dim**2 * len(problem.states)
     checkpoint = state * (2 * len(problem.times) if route.transport == "shift" else 1)  # two marches are compared at all outputs
-    return float(sum(a.nbytes for a in arrays.values())) + 3 * checkpoint + 2 * 2 * state * len(problem.kept) + 1e5
+    return 4 * state + 3 * checkpoint + 2 * 2 * state * len(problem.kept) + 1e5
 
 
 def _options(options: dict[str, Any]) -> dict[str, Any]:

@@ -64,8 +64,8 @@ def test_cut_changed_or_lying_container_is_refused(tmp_path):
 def test_bad_newest_falls_back_and_none_is_an_error(tmp_path):
     """Two generations; never a silent fresh start; one process at a time."""
     folder = tmp_path / "run"
-    keeper = Keeper(folder)
-    keeper.begin({}, {"rho": np.ones(3)})
+    keeper = Keeper(folder, 0.0)
+    keeper.begin(lambda: ({}, {"rho": np.ones(3)}))
     with pytest.raises(FileError, match="in use"):
         Keeper(folder).reopen()
     for k in range(3):
@@ -87,7 +87,7 @@ def test_bad_newest_falls_back_and_none_is_an_error(tmp_path):
     with pytest.raises(FileError, match="good checkpoint"):
         Keeper(folder).reopen()
     with pytest.raises(FileError, match="run already"):
-        Keeper(folder).begin({}, {})
+        Keeper(folder).begin(lambda: ({}, {}))
     with pytest.raises(FileError, match=r"no run.json"):
         cq.resume(tmp_path)
 
@@ -381,7 +381,7 @@ def test_options_and_folders_are_checked_before_any_work(tmp_path):
                 begin(model, rho0, times, **options)
     assert not list(tmp_path.iterdir())
     with pytest.raises(FileError, match=r"needs up to .* free there"):
-        Keeper(tmp_path / "big").begin({}, {}, need=1e18)
+        Keeper(tmp_path / "big").begin(lambda: ({}, {}), need=1e18)
     assert not (tmp_path / "big").exists()
 
 

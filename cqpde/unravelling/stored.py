@@ -89,6 +89,10 @@ class Chunks:
         marks = [n - self._arrivals[start] for n in self._arrivals[start + 1 : stop + 1]]
         return arrays, {"paths": len(self.paths[start:stop]), "faces": [int(face) for face, *_ in rows], "marks": marks, "lines": self._lines[start:stop]}
 
+    def size(self, start: int, stop: int) -> int:
+        """Bytes of the paths among them."""
+        return sum(z.nbytes + x.nbytes for z, x in self.paths[start:stop])
+
     def put(self, start: int, stop: int, arrays: dict[str, Array], record: dict[str, Any]) -> None:
         """Put back what :meth:`part` gave."""
         self.merged = self.merged or Part([])
@@ -165,8 +169,13 @@ def _rebuilt(template: Snapshot, arrays: dict[str, Array], count: int) -> Snapsh
 # -- the run -----------------------------------------------------------------------------------------------------------
 def begin(keeper: NoKeeper, plan: Plan, options: dict[str, Any]) -> None:
     """Start to keep an ensemble."""
-    if not isinstance(keeper, Keeper):
-        return
+    if isinstance(keeper, Keeper):
+        width = (plan.rho0.grid.ndim + plan.model.dim**2) * 8.0
+        paths = plan.stored * width * (sum(plan.steps) // plan.store + 1) if plan.store else 0.0
+        keeper.begin(lambda: _record(plan, options), 2.0 * plan.rho0.rho.nbytes + paths + 1e6)
+
+
+def _record(plan: Plan, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Array]]:
     rho0, times = plan.rho0, plan.times
     arrays = {"times": times, "rho": rho0.rho}
     record: dict[str, Any] = {
@@ -175,9 +184,7 @@ def begin(keeper: NoKeeper, plan: Plan, options: dict[str, Any]) -> None:
         "state": {"made": rho0.made, "array": rho0.sampler is None, "note": rho0.note, "normalisation": float(rho0.normalisation), "slack": float(rho0.slack)},
         "options": {name: (v.item() if isinstance(v, np.generic) else v) for name, v in options.items()},
     }  # fmt: skip
-    width = (rho0.grid.ndim + plan.model.dim**2) * 8.0
-    paths = plan.stored * width * (sum(plan.steps) // plan.store + 1) if plan.store else 0.0
-    keeper.begin(record, arrays, sum(a.nbytes for a in arrays.values()) + paths + 1e6)
+    return record, arrays
 
 
 def _points(plan: Plan) -> list[float]:
