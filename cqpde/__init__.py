@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from . import models, observables
     from . import plotting as plot
     from .coefficients import sampled
-    from .errors import CqpdeError, CqpdeWarning
+    from .errors import CqpdeError, CqpdeWarning, Interrupted
     from .fv.generator import generator
     from .grid import Grid
     from .hamiltonian import healed
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .unravelling import correlation, extend, spectrum, unravel
 
 _WHERE = {
-    "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "generator": "fv.generator", "Grid": "grid",
+    "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "Interrupted": "errors", "generator": "fv.generator", "Grid": "grid",
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
     "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver",
     "resume": "resuming", "Report": "report", "validate": "report", "from_qobj": "interop",
@@ -59,7 +59,7 @@ _WHERE = {
 }  # fmt: skip
 
 __all__ = [
-    "CqpdeError", "CqpdeWarning", "Grid", "KetSum", "Model", "ProductSum", "Report", "State", "adjoint", "basis", "church",
+    "CqpdeError", "CqpdeWarning", "Grid", "Interrupted", "KetSum", "Model", "ProductSum", "Report", "State", "adjoint", "basis", "church",
     "condition", "correlated", "correlation", "decoherence_diffusion", "destroy", "detailed_balance", "extend", "from_array",
     "from_qobj", "gaussian", "generator", "ghz", "healed", "identity", "ket", "load", "map_positivity", "mean_field_validity",
     "measured", "models", "observables", "plot", "point", "product", "product_ket", "projector", "record_operator", "resume",

@@ -26,11 +26,9 @@ import json
 import os
 import platform
 import shutil
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +37,7 @@ import numpy as np
 
 from . import container
 from .errors import CqpdeWarning, FileError, Interrupted, OptionError
+from .signals import asked
 
 Array = np.ndarray
 Arrays = dict[str, Array]
@@ -56,8 +55,6 @@ FORMAT = 1
 
 #: Most checkpoints of a run.
 MOST = 1 << 62
-
-_asked: list[str] = []
 
 
 class Records(Protocol):
@@ -236,7 +233,11 @@ class Keeper(NoKeeper):
         self.require_space(need)
         self._make = make
         if self.every == 0.0:
-            self._write_record()
+            try:
+                self._write_record()
+            except (OSError, FileError):
+                self.remove()  # nothing was begun
+                raise
 
     def _write_record(self) -> None:
         if self._make is None:
@@ -374,8 +375,8 @@ class Keeper(NoKeeper):
 
     def _reason(self) -> str:
         """Why the run is to end now; empty if it is not."""
-        if _asked:
-            return _asked[0]
+        if asked:
+            return asked[0]
         return "the wall-clock limit was reached" if time.monotonic() > self.deadline else ""
 
     def offer(self, index: int, make: Make) -> None:
@@ -498,25 +499,3 @@ def _compare_versions(old: dict[str, str], path: str) -> None:
         raise FileError(path, "must be of this version of cqpde", ", ".join(changed), "Resume with the version that began the run")
     if changed:
         warnings.warn(f"versions changed since the run began ({', '.join(changed)}): the last bits may differ", CqpdeWarning, stacklevel=5)
-
-
-@contextlib.contextmanager
-def graceful_signals(keeper: NoKeeper) -> Iterator[None]:
-    """While in effect, SIGINT and SIGTERM ask a run that is kept to write a checkpoint and end; a second one ends it at once."""
-    if not isinstance(keeper, Keeper) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, _: Any) -> None:
-        if _asked:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        _asked.append(f"signal {signal.Signals(number).name}")
-
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        _asked.clear()
-        for s, handler in before.items():
-            signal.signal(s, handler)

@@ -139,6 +139,13 @@ def _sites(text: str) -> list[int]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments: Any = _parser().parse_args(argv)
+    from .signals import graceful_signals
+
+    with graceful_signals(arguments.command in ("run", "resume")):
+        return _do(arguments)
+
+
+def _do(arguments: Any) -> int:
     from . import commands
     from .errors import CqpdeError, SolverError
 

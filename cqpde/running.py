@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import io
-from .checkpoint import Keeper, graceful_signals
+from .checkpoint import Keeper
 from .errors import CqpdeError, CqpdeWarning, FileError, Interrupted, OptionError, SolverError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def folder_of(output: Path) -> Path:
 
 def finished(keeper: Keeper, output: Path, history: str, go: Callable[[], xr.Dataset], text: str) -> xr.Dataset | None:
     """Run, save the result as ``output`` and let the folder go; None if the run was stopped (its outputs are then in ``partial.nc``)."""
-    with warnings_at_once(), graceful_signals(keeper):
+    with warnings_at_once():
         try:
             solution = go()
         except Interrupted as stop:
@@ -64,7 +64,7 @@ def finished(keeper: Keeper, output: Path, history: str, go: Callable[[], xr.Dat
             else:
                 keeper.remove()
             raise
-        solution.attrs["cqpde_config"], solution.attrs["history"] = text, history
+        solution.attrs |= _about(text, history)
         try:
             io.save(solution, output)
         except FileError as error:
@@ -77,10 +77,14 @@ def finished(keeper: Keeper, output: Path, history: str, go: Callable[[], xr.Dat
         return solution
 
 
+def _about(text: str, history: str) -> dict[str, str]:
+    return {"history": history} | ({"cqpde_config": text} if text else {})
+
+
 def _save_partial(keeper: Keeper, partial: xr.Dataset | None, history: str, text: str) -> None:
     if partial is None:
         return
-    partial.attrs["cqpde_config"], partial.attrs["history"] = text, history
+    partial.attrs |= _about(text, history)
     path = keeper.folder / "partial.nc"
     try:
         io.save(partial, path)

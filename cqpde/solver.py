@@ -12,7 +12,7 @@ import numpy as np
 
 from . import dataset, stored_run
 from .channels.resolution import settle_states
-from .checkpoint import graceful_signals, keeper_of
+from .checkpoint import keeper_of
 from .choice import Route, check_words, choose
 from .components import to_components, trace_norm_bound
 from .errors import CqpdeError, CqpdeWarning, Interrupted, OptionError
@@ -22,6 +22,7 @@ from .integrate.extrapolate import RESOLUTION_SHARE
 from .model import Model
 from .recorder import Recorder, frame_times, savers_of
 from .runs import POSITIVITY, Problem, Run, run_route
+from .signals import graceful_signals
 from .timescale import survey_time
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def solve(
         )  # fmt: skip
         stored_run.begin(keeper, problem, route, single, options, start, coarse)
     try:
-        with graceful_signals(keeper):
+        with graceful_signals(keeper.keeps):
             run = run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)
             if not run.resolved and (rough := coarse()) is not None:
                 run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run, rough)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checkpoint import NoKeeper, graceful_signals, keeper_of
+from ..checkpoint import NoKeeper, keeper_of
 from ..coefficients import Point
 from ..errors import OptionError, SolverError
 from ..initial import State
 from ..model import Model
+from ..signals import graceful_signals
 from . import stored as checkpoints
 from .kernels_statistics import all_finite
 from .plan import BATCH, CHUNK, COARSE, Part, Plan, Recorder
@@ -145,7 +146,7 @@ def unravel(
     if not keeper.resumes:
         checkpoints.begin(keeper, plan, options)
     try:
-        with graceful_signals(keeper):
+        with graceful_signals(keeper.keeps):
             parts = run_chunks(plan, 0, int(trajectories), workers, progress, keeper)
     finally:
         keeper.close()
