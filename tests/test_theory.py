@@ -112,14 +112,27 @@ ENERGIES = {
 def test_a_thermal_state_that_is_not_the_only_one_stays():
     """Where H(z) commutes with itself everywhere populations are conserved: two stationary states, and exp(-beta H) is one of their mixtures."""
     beta, h = 1.3, ENERGIES["commuting"]
-    model, errors = cq.thermal(("x",), h, beta, mobility={"x": 0.6}), []
-    for n in (64, 128):
+    model, errors, found = cq.thermal(("x",), h, beta, mobility={"x": 0.6}), [], {}
+    for n in (64, 128, 256):
         grid = cq.Grid(x=(-6, 6, n, "reflecting"))
         start = cq.thermal_state(grid, ("x",), h, beta)
-        end = cq.solve(model, start, [0, 4.0], method="fv", tol=1e-8, grid_error=False)
-        errors.append(integrated_trace_norm(end.rho.values[-1] - start.rho, grid))
-    assert errors[1] < 2e-3 and np.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.1)
+        found[n] = cq.solve(model, start, [0, 4.0], method="fv", tol=1e-8, grid_error=False).rho.values[-1]
+        errors.append(integrated_trace_norm(found[n] - start.rho, grid))
+    assert errors[1] < 2e-3 and np.log2(errors[1] / errors[2]) == pytest.approx(2.0, abs=0.1)
+    coarse = cq.Grid(x=(-6, 6, 64, "reflecting"))
+    assert integrated_trace_norm(_richardson(found) - cq.thermal_state(coarse, ("x",), h, beta).rho, coarse) < 1e-6
     assert cq.steady_state(model, grid).attrs["null_space_dimension"] == 2
+
+
+def _richardson(found):
+    """Fields of three grids, cells doubled twice, extrapolated on the cells of the coarsest (splines of degree 7 between the centres)."""
+    from scipy.interpolate import make_interp_spline
+
+    n = min(found)
+    centers = lambda m: cq.Grid(x=(-6, 6, m)).axes[0].centers
+    on = {m: make_interp_spline(centers(m), f, k=7, axis=-1)(centers(n)) for m, f in found.items()}
+    first, second = (4 * on[2 * n] - on[n]) / 3, (4 * on[4 * n] - on[2 * n]) / 3
+    return (16 * second - first) / 15
 
 
 @pytest.mark.parametrize("energy", ["not commuting", "complex"])
@@ -137,14 +150,7 @@ def test_overdamped_stationary_state_is_thermal(energy):
     exact = {n: cq.thermal_state(g, ("x",), h, beta).rho for n, g in grids.items()}
     errors = [integrated_trace_norm(found[n] - exact[n], grids[n]) for n in found]
     assert np.log2(errors[1] / errors[2]) == pytest.approx(2.0, abs=0.1)
-    # Richardson on the coarse cells: centres of the finer grids interpolated by splines of degree 7
-    from scipy.interpolate import make_interp_spline
-
-    at = grids[64].axes[0].centers
-    on = {n: make_interp_spline(grids[n].axes[0].centers, f, k=7, axis=-1)(at) if n > 64 else f for n, f in found.items()}
-    first, second = (4 * on[128] - on[64]) / 3, (4 * on[256] - on[128]) / 3
-    better = (16 * second - first) / 15
-    assert integrated_trace_norm(better - exact[64], grids[64]) < 1e-7
+    assert integrated_trace_norm(_richardson(found) - exact[64], grids[64]) < 1e-7
 
 
 def test_the_correction_and_the_operators_are_needed():

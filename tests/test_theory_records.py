@@ -236,6 +236,21 @@ def test_scalar_field_with_a_particle_on_its_sites():
         cq.scalar_field(operators, noise=kernel, coupling=g, spacing=a, decoherence=0.1 * np.eye(sites))
 
 
+def test_scalar_field_of_two_sites_on_the_grid():
+    """The same on four axes: correlated noise, gradient energy, the particle on site 0."""
+    g, noise, end = 0.6, np.array([[0.5, 0.2], [0.2, 0.5]]), 0.4
+    model = cq.scalar_field([np.diag([1, 0]), np.diag([0, 1])], noise=noise, coupling=g, mass=1.0, periodic=False)
+    grid = cq.Grid(phi0=(-5, 5, 22), pi0=(-6.5, 6.5, 30), phi1=(-5, 5, 22), pi1=(-6.5, 6.5, 30))
+    sol = cq.solve(model, cq.gaussian(grid, 0, 0.75, cq.ket("0")), [0, end], dt=0.025, grid_error=False)
+    drift, kernel, big = np.zeros((4, 4)), np.zeros((4, 4)), np.zeros((5, 5))
+    drift[0::2, 1::2], drift[1::2, 0::2], kernel[1::2, 1::2] = np.eye(2), [[-3, 1], [1, -3]], noise
+    big[:4, :4], big[1, 4] = drift, -g
+    flow = expm(end * drift)
+    covariance = 0.5625 * flow @ flow.T + quad_vec(lambda s: expm(s * drift) @ kernel @ expm(s * drift).T, 0, end)[0]
+    assert np.abs(sol.cq.mean().values[-1] - expm(end * big)[:4, 4]).max() < 3e-4
+    assert np.abs(sol.cq.covariance().values[-1] - covariance).max() < 1e-3
+
+
 def _moments(ens, model):
     """Means and covariance of the coordinates: monomials are 1, z_i, z_i z_j in order; the trace is the sum of the first d components."""
     n, d = len(model.coordinates), model.dim

@@ -44,6 +44,14 @@ def mean_field_validity(model: Model, solution: xr.Dataset) -> xr.Dataset:
     ------
     OptionError
         If the solution has no fields, or is a batch.
+
+    Examples
+    --------
+    >>> import cqpde as cq
+    >>> model = cq.models.linear_diosi()
+    >>> run = cq.solve(model, cq.gaussian(cq.Grid(q=(-6, 6, 48), p=(-9, 9, 72)), 0, 0.4, cq.ket("+")), [0, 1], tol=1e-4)
+    >>> bool(cq.mean_field_validity(model, run).ratio[0] > 0.1)  # a superposition: not to be trusted
+    True
     """
     import xarray as xr
 

@@ -47,6 +47,16 @@ def map_positivity(model: Model, start: State, t: Any, **options: Any) -> xr.Dat
     ------
     OptionError
         If the run was not linear in the state.
+
+    Examples
+    --------
+    >>> import numpy as np, cqpde as cq
+    >>> rate = lambda z, t: 0.5 * (1 - 1.4 * np.sin(t)) + 0 * z.x  # negative for a while
+    >>> model = cq.Model(("x",), 2, L=cq.sigmaz(), D0=[[rate]], D2=[[0.1]], check="off")
+    >>> start = cq.gaussian(cq.Grid(x=(-6, 6, 48)), 0, 0.6, cq.ket("+"))
+    >>> found = cq.map_positivity(model, start, np.linspace(0, 1.8, 4), method="split")
+    >>> bool(found.margin.min() < -0.1), bool(found.min_eigenvalue.min() > -1e-4)
+    (True, True)
     """
     import xarray as xr
 

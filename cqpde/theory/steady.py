@@ -199,6 +199,14 @@ def detailed_balance(model: Model, grid: Grid, state: xr.Dataset, transport: str
     ----------
     state : Dataset
         From :func:`steady_state`.
+
+    Examples
+    --------
+    >>> import cqpde as cq
+    >>> grid = cq.Grid(x=(-5, 5, 128, "reflecting"))
+    >>> model = cq.Model(("x",), 1, D1C=[lambda z: -z.x], D2=[[0.5]])
+    >>> cq.detailed_balance(model, grid, cq.steady_state(model, grid)) < 1e-2
+    True
     """
     rho = np.moveaxis(state["rho"].values, (0, 1), (-2, -1))
     f = np.real(np.trace(rho, axis1=-2, axis2=-1))

@@ -124,6 +124,17 @@ def thermal(
     -----
     Source: I. Layton, J. Oppenheim, "Classical-quantum thermodynamics", for the operators; the balance above is exact for any smooth H(z), also where
     H and its gradient do not commute.
+
+    Examples
+    --------
+    >>> import sympy, cqpde as cq
+    >>> x = sympy.Symbol("x", real=True)
+    >>> H = [[x**2 / 2 + x, 0.8], [0.8, x**2 / 2 - x]]
+    >>> model = cq.thermal(("x",), H, beta=1.3, mobility={"x": 0.6})
+    >>> grid = cq.Grid(x=(-6, 6, 128, "reflecting"))
+    >>> found, exact = cq.steady_state(model, grid), cq.thermal_state(grid, ("x",), H, beta=1.3)
+    >>> bool(abs(found.rho.values - exact.rho).max() < 1e-3)
+    True
     """
     if (mobility is None) == (mass is None) or (mass is None) != (friction is None):
         raise OptionError("mobility", "give mobility (overdamped), or mass and friction (underdamped)", "both or an incomplete set", "Choose one form")
@@ -166,7 +177,16 @@ def thermal(
 
 
 def thermal_state(grid: Grid, coordinates: tuple[str, ...], H: Any, beta: float, mass: Mapping[str, float] | None = None) -> State:
-    """The state ``exp(-beta H(z)) / Z`` on a grid (see :func:`thermal` for the arguments)."""
+    """The state ``exp(-beta H(z)) / Z`` on a grid (see :func:`thermal` for the arguments).
+
+    Examples
+    --------
+    >>> import sympy, cqpde as cq
+    >>> q = sympy.Symbol("q", real=True)
+    >>> state = cq.thermal_state(cq.Grid(q=(-6, 6, 32), p=(-6, 6, 32)), ("q", "p"), [[q**2 / 2, 0], [0, q**2 / 2 + 1]], beta=1.0, mass={"q": 1.0})
+    >>> round(float(state.rho[0, 0].sum().real / state.rho[1, 1].sum().real), 6)  # e
+    2.718282
+    """
     names = tuple(coordinates)
     positions = names if mass is None else names[::2]
     energy = _Energy(positions, H, "H")
@@ -199,6 +219,15 @@ def thermodynamics(solution: xr.Dataset, H: Any, beta: float) -> xr.Dataset:
     -------
     xarray.Dataset
         Over the times of the fields; rates by central differences (second order).
+
+    Examples
+    --------
+    >>> import numpy as np, cqpde as cq
+    >>> model = cq.Model(("x",), 1, D1C=[lambda z: -z.x], D2=[[1.0]])  # in the potential x^2/2 at beta = 1
+    >>> run = cq.solve(model, cq.gaussian(cq.Grid(x=(-8, 8, 96)), 2.0, 0.5, [1.0]), np.linspace(0, 1, 11))
+    >>> along = cq.thermodynamics(run, lambda z: [[z.x**2 / 2]], beta=1.0)
+    >>> bool((np.diff(along.free_energy) < 0).all())
+    True
     """
     import xarray as xr
 
