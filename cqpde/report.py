@@ -103,7 +103,8 @@ def validate(
     coarse : Dataset or list of Dataset, optional
         The same solution on fewer cells (say 2/3 and 1/2 of them, in this order): the grid's moments are then extrapolated to cell size
         zero. With one, a quarter of the correction counts as error; with two, what the second one changes. Without any, the solution's
-        own ``grid_error`` (a norm) times the size of the monomial is a bound that is often too large to conclude from.
+        own ``grid_error`` (a norm) times the size of the monomial is a bound that is often too large to conclude from. Of a solution by
+        fixed steps (``dt=``), one on the same cells with twice the step belongs into the list as well: it takes the place of ``time_error``.
     times : array, optional
         Times to compare, common to both; default: the last common one. Several times count as several tests.
     level : float

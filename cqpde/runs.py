@@ -156,8 +156,8 @@ def _run_fixed(problem: Problem, route: Route, x: Array, savers: dict[str, Any])
     seconds = {"compile": warm("split")}
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
-    compose = lambda grid: _composition(problem, grid, structure)
-    frames = fixed_steps(compose, problem.grid, problem.model.dim, _turned(x, structure.basis, False), problem.times, problem.dt, report)
+    composition = _composition(problem, problem.grid, structure)
+    frames = fixed_steps(composition, problem.model.dim, _turned(x, structure.basis, False), problem.times, problem.dt, report)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames, np.inf), savers, UNPHYSICAL, seconds)
     close()

@@ -84,8 +84,8 @@ def solve(
         Longest step.
     dt : float, optional
         Take equal steps of (at most) this length, at order 2 and on the cells as given, in place of what ``tol`` would choose: the ``split``
-        route of a grid that is too large for extrapolation, in 2 to 3 copies of the state. ``time_error`` is then the difference that
-        twice the step makes on half the cells. What the cells leave out is reported, not refused.
+        route of a grid that is too large for extrapolation, in three copies of the state. ``time_error`` is then the difference from
+        twice the step. What the cells leave out is reported, not refused.
     save : sequence of str or dict, optional
         Observables to keep at every time in ``t``: names of ``.cq`` methods with arguments behind (``"density"``, ``"marginal q"``,
         ``"entropy mutual"``, ``"expect q*sigmaz"``, ``"conditional_state q=0:1"``), or ``{"name": text or callable(snapshot)}``, the
@@ -165,6 +165,7 @@ def solve(
         "time_integration": run.integration,
         "cells_inside": run.cells,
         "tol": float(tol),
+        **({} if dt is None else {"dt_fixed": float(dt)}),
         "positivity_margin": margin,
         "largest_peclet": run.peclet,
         "initial_state": "; ".join(s.note or "given" for s in states),

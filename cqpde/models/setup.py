@@ -40,6 +40,14 @@ class Setup:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's own options under what the user gave; its fixed step goes where the user chose a route that has none."""
+    options = {**own, **given}
+    if "dt" not in given and (given.get("method") == "fv" or given.get("positivity") or given.get("transport") or "dt_max" in given):
+        options.pop("dt", None)
+    return options
+
+
 def require_parameters(name: str, positive: Mapping[str, Any], finite: Mapping[str, Any]) -> None:
     """Refuse parameters that are not numbers, not finite, or not positive where they must be."""
     for rule, group in (("positive", positive), ("finite", finite)):
