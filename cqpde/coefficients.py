@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ModelError, did_you_mean
+from .errors import CqpdeError, ModelError, did_you_mean
 from .grid import Grid
 from .tracing import degree, traced
 
@@ -183,8 +183,17 @@ class Coefficient:
             )
         if arguments == 2:
             self.time_dependent = True
-            return lambda z, t: function(Point(z), t)
-        return lambda z, t: function(Point(z))
+
+        def evaluate(z: Mesh, t: float) -> Any:
+            try:
+                return function(Point(z), t) if arguments == 2 else function(Point(z))
+            except CqpdeError:
+                raise
+            except Exception as error:  # whatever a user's function does
+                found = f"{type(error).__name__}: {error} at t = {t:.6g}"
+                raise ModelError(where, "the callable must return its entries", found, "Correct it, or protect it against these arguments") from error
+
+        return evaluate
 
     def _add_function(
         self, function: Callable[[Mesh, float], Any], shape: tuple[int, ...], at: tuple[int, ...]

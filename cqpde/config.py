@@ -224,6 +224,8 @@ def _names(coordinates: list[str], parameters: dict[str, float], time: bool = Tr
     for key, value in parameters.items():
         if key in names:
             raise ConfigError(f"model.parameters.{key}", "must not be a coordinate or t", key, "Rename the parameter")
+        if not np.isfinite(value):
+            raise ConfigError(f"model.parameters.{key}", "must be finite", value, "Correct the value")
         names[key] = sympy.Float(value) if value != int(value) else sympy.Integer(int(value))
     return names
 

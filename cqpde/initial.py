@@ -15,7 +15,7 @@ import numpy as np
 
 from .coefficients import Coefficient, Point, Sampled
 from .components import min_eigenvalues, to_components
-from .errors import StateError, did_you_mean
+from .errors import CqpdeError, StateError, did_you_mean
 from .grid import Grid
 from .sampling import Sampler, StateAt, density_sampler, gaussian_sampler, state_at
 
@@ -148,8 +148,15 @@ def _state_coefficient(grid: Grid, state: Any) -> Coefficient | None:
     """A callable quantum state as a coefficient of kets (d,) or matrices (d, d); None for a constant one."""
     if not callable(state) or hasattr(state, "full"):
         return None
-    probe = state(Point(grid.mesh()))
-    d = len(probe)
+    try:
+        probe = state(Point(grid.mesh()))
+        d = len(probe)
+    except CqpdeError:
+        raise
+    except Exception as error:  # whatever a user's function does
+        raise StateError("state", "a callable of z returns the elements of a ket or a matrix", f"{type(error).__name__}: {error}", "Correct it") from error
+    if d == 0:
+        raise StateError("state", "a callable of z returns the elements of a ket or a matrix", "none", "Correct it")
     return Coefficient("state", (d, d) if _is_matrix(probe, grid.ndim) else (d,), grid.names, state)
 
 
@@ -193,7 +200,7 @@ def _is_matrix(value: Any, n: int) -> bool:
     """Whether a callable's answer is a matrix of entries rather than a ket of entries."""
     if isinstance(value, np.ndarray):
         return value.ndim == n + 2 or (value.ndim == 2 and value.dtype == object)
-    return isinstance(value[0], list | tuple)
+    return isinstance(value, list | tuple) and isinstance(value[0], list | tuple)
 
 
 def product(grid: Grid, density: Any, state: Any, *, note: str = "") -> State:

@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 
 from .coefficients import Coefficient, Mesh, Sampled, _is_symbolic, collapse, stack
-from .errors import ModelError, OptionError, did_you_mean
+from .errors import ModelError, did_you_mean
 from .grid import RESERVED, Grid
+from .options import require_word
 
 Array = np.ndarray
 
@@ -140,8 +141,7 @@ class Model:
             raise ModelError(
                 "dim", "the number of levels must be a positive integer", repr(dim), "Use dim=1 for a classical model"
             )
-        if check not in CHECKS:
-            raise OptionError("check", "must be one of the known modes", repr(check), did_you_mean(str(check), CHECKS))
+        require_word("check", check, CHECKS, "must be one of the known modes")
         self.dim, self.check_mode, self.name, self.description = int(dim), check, name, description
         self._margins: dict[tuple[Grid, float, str], float] = {}  # of grids that passed the check
         d, n = self.dim, len(self.coordinates)
@@ -372,4 +372,7 @@ def _operator_list(value: Any, d: int) -> Any:
         raise ModelError(
             "L", "give a list of operators, each of which may be a callable", "one callable", "Write L=[f]"
         )
-    return list(value)
+    try:
+        return list(value)
+    except TypeError:
+        raise ModelError("L", "must be a list of operators", type(value).__name__, "Write L=[...]") from None

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .coefficients import stack
-from .errors import CqpdeWarning, ModelError, OptionError, did_you_mean
+from .errors import CqpdeWarning, ModelError
 from .grid import Grid
+from .options import require_word
 
 if TYPE_CHECKING:
     from .model import Model
@@ -33,8 +34,7 @@ def check_model(model: Model, grid: Grid, t: float, mode: str) -> float:
     """Implement :meth:`cqpde.Model.check`."""
     from .model import CHECKS
 
-    if mode not in CHECKS:
-        raise OptionError("check", "must be one of the known modes", repr(mode), did_you_mean(str(mode), CHECKS))
+    require_word("check", mode, CHECKS, "must be one of the known modes")
     model.require_coordinates(grid)
     z = grid.mesh()
     n = grid.ndim
