@@ -17,6 +17,7 @@ import numpy as np
 
 from .errors import CqpdeError, ModelError, did_you_mean
 from .grid import Grid
+from .options import GRID, takes
 from .tracing import degree, traced
 
 Array = np.ndarray
@@ -54,6 +55,7 @@ class Sampled:
         return np.moveaxis(out, range(n, out.ndim), range(out.ndim - n))
 
 
+@takes(grid=GRID)
 def sampled(grid: Grid, values: Any) -> Sampled:
     """Make a coefficient from an array on a grid's cell centres.
 
@@ -68,7 +70,11 @@ def sampled(grid: Grid, values: Any) -> Sampled:
     -----
     Between centres the values are interpolated linearly, which keeps the finite-volume route at order 2.
     """
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+        array = array if array.dtype.kind in "fc" else array.astype(complex if array.dtype.kind == "O" else float)
+    except (TypeError, ValueError, OverflowError):
+        raise ModelError("sampled", "the values must be numbers", repr(values), "Pass an array") from None
     if array.shape[array.ndim - grid.ndim :] != grid.shape:
         raise ModelError(
             "sampled", f"the last axes must be the grid's cells {grid.shape}", array.shape, "Put matrix indices first"
@@ -159,11 +165,12 @@ class Coefficient:
                 return
         try:
             self._constants[at] = complex(value)
-        except (TypeError, ValueError):
-            kind = "an array" if np.ndim(value) else type(value).__name__
+        except (TypeError, ValueError, OverflowError):
+            several = isinstance(value, list | tuple | np.ndarray)
+            kind = "an array" if several else type(value).__name__
             remedy = (
                 "For values on a grid use cqpde.sampled(grid, array)"
-                if np.ndim(value)
+                if several
                 else "Give a number, SymPy expression or callable"
             )
             raise ModelError(

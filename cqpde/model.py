@@ -31,7 +31,7 @@ import numpy as np
 from .coefficients import Coefficient, Mesh, Sampled, _is_symbolic, collapse, stack
 from .errors import ModelError, did_you_mean
 from .grid import RESERVED, Grid
-from .options import require_word
+from .options import GRID, NUMBER, require_word, takes
 
 Array = np.ndarray
 
@@ -256,6 +256,7 @@ class Model:
         )
 
     # -- checks --------------------------------------------------------------------------------------------------------
+    @takes(grid=GRID, t=NUMBER)
     def check(self, grid: Grid, t: float = 0.0, mode: str | None = None) -> float:
         """Check every coefficient on every cell of a grid, before any work is done on it.
 
@@ -274,6 +275,7 @@ class Model:
         from .physicality import check_model
 
         mode = self.check_mode if mode is None else mode
+        require_word("check", mode, CHECKS, "must be one of the known modes")
         key = (grid, t, mode)
         if mode == "warn" or key not in self._margins:
             if len(self._margins) > 256:
@@ -310,6 +312,7 @@ class Model:
             prints.clear()
         prints[key] = found
 
+    @takes(grid=GRID)
     def require_coordinates(self, grid: Grid) -> None:
         """Refuse a grid whose axes are not this model's coordinates in the same order."""
         if grid.names != self.coordinates:

@@ -19,7 +19,6 @@ import numpy as np
 from .coefficients import stack
 from .errors import CqpdeWarning, ModelError
 from .grid import Grid
-from .options import require_word
 
 if TYPE_CHECKING:
     from .model import Model
@@ -32,9 +31,6 @@ SLACK = 1e-10
 
 def check_model(model: Model, grid: Grid, t: float, mode: str) -> float:
     """Implement :meth:`cqpde.Model.check`."""
-    from .model import CHECKS
-
-    require_word("check", mode, CHECKS, "must be one of the known modes")
     model.require_coordinates(grid)
     z = grid.mesh()
     n = grid.ndim

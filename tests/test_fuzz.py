@@ -7,12 +7,12 @@ import faulthandler
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from . import fuzz_cases, fuzz_text
+from . import fuzz_arguments, fuzz_cases, fuzz_text
 from .fuzzing import judge
 
 #: Cases of each kind in CI.
-COUNTS = {"solve": 600, "unravel": 400, "config": 600, "observable": 1000, "command": 250}
-KINDS = fuzz_cases.KINDS | fuzz_text.KINDS
+COUNTS = {"solve": 600, "unravel": 400, "arguments": 1500, "config": 600, "observable": 1000, "command": 250}
+KINDS = fuzz_cases.KINDS | fuzz_text.KINDS | fuzz_arguments.KINDS
 
 
 @pytest.mark.parametrize("kind", COUNTS)

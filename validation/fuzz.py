@@ -16,10 +16,10 @@ from collections import Counter
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 
-from tests import fuzz_cases, fuzz_text
+from tests import fuzz_arguments, fuzz_cases, fuzz_text
 from tests.fuzzing import Hang, judge
 
-KINDS = fuzz_cases.KINDS | fuzz_text.KINDS
+KINDS = fuzz_cases.KINDS | fuzz_text.KINDS | fuzz_arguments.KINDS
 
 
 def main(argv: list[str] | None = None) -> dict[str, Counter[str]]:

@@ -9,6 +9,7 @@ import numpy as np
 from ..dataset import grid_of
 from ..errors import OptionError
 from ..model import Model
+from ..options import DATASET, MODEL, takes
 from ..unravelling.fields import RANK
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 
+@takes(model=MODEL, solution=DATASET)
 def mean_field_validity(model: Model, solution: xr.Dataset) -> xr.Dataset:
     r"""The size of what mean field leaves out, against the Hamiltonian evolution, along a run.
 
