@@ -107,11 +107,20 @@ def _parser() -> _Parser:
     init = command("init", "print a configuration file to start from", "Print a commented TOML file for 'cqpde run'.", "cqpde init linear_diosi > my.toml")
     init.add_argument("model", metavar="MODEL", help="a name out of 'cqpde models', or one of the forms 'hamiltonian' and 'general'")
 
+    for sub in (plot, view, export):
+        sub.add_argument("--sites", metavar="SITE[,SITE]", type=_sites, help="of a file of solve_sites: the sites whose reduced state is meant (default: 1)")
     for sub in (run, validate, info, models):
         sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     for sub in (run, validate, plot, view, export):
         sub.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors" + (" and the verdict" if sub is validate else ""))
     return parser
+
+
+def _sites(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers of sites such as 1,2; found {text!r}") from None
 
 
 def main(argv: list[str] | None = None) -> int:

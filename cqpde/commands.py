@@ -101,6 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def validate(arguments: argparse.Namespace) -> int:
     """``cqpde validate``."""
+    import xarray as xr
+
     from . import config, io
     from .dataset import grid_of
     from .errors import CqpdeError, FileError, OptionError
@@ -114,7 +116,7 @@ def validate(arguments: argparse.Namespace) -> int:
     if arguments.figure and importlib.util.find_spec("matplotlib") is None:
         raise OptionError("--figure", "needs Matplotlib", "it is not installed", 'pip install "cqpde[plot]"')
     solution = io.load(arguments.file)
-    if "rho" not in solution or not solution.attrs.get("cqpde_config"):
+    if not isinstance(solution, xr.Dataset) or "rho" not in solution or not solution.attrs.get("cqpde_config"):
         raise FileError(arguments.file, "must hold full fields and the configuration", "neither or one", "Write it with 'cqpde run'")
     problem = config.parse_text(str(solution.attrs["cqpde_config"]), arguments.file)
     rho0, grid = problem.rho0, grid_of(solution)
@@ -226,7 +228,7 @@ def plot(arguments: argparse.Namespace) -> int:
 
     stem = Path(arguments.files[0]).stem
     suffix = ".png"
-    files = [_dataset(f) for f in arguments.files]
+    files = [_dataset(f, arguments.sites) for f in arguments.files]
     kind = arguments.kind or _kind_of(files[0])
     if kind == "movie":
         from .plotting.movies import default_format
@@ -253,16 +255,18 @@ def plot(arguments: argparse.Namespace) -> int:
     return _written(arguments, output)
 
 
-def _dataset(path: str) -> xr.Dataset:
-    """A file with one field over phase space; a product of one-site fields has none."""
+def _dataset(path: str, sites: list[int] | None = None) -> xr.Dataset:
+    """A file with one field over phase space; of a product of one-site fields the reduced state of ``sites`` (default: the first)."""
     import xarray as xr
 
     from . import io
-    from .errors import FileError
+    from .errors import OptionError
 
     found = io.load(path)
     if not isinstance(found, xr.Dataset):
-        raise FileError(path, "must hold a solution, an ensemble or a report", "a product of one-site fields", "Use the methods of cqpde.load(FILE) in Python")
+        return found.reduced(*(sites or [1]))
+    if sites:
+        raise OptionError("--sites", "is for files of solve_sites", f"a {found.attrs.get('kind', 'solution')}", "Leave it out, or choose --axes")
     return found
 
 
@@ -291,7 +295,7 @@ def view(arguments: argparse.Namespace) -> int:
 
     output = arguments.output or f"{Path(arguments.file).stem}.html"
     io.check_writable(output)
-    plotting.view(_dataset(arguments.file), output)
+    plotting.view(_dataset(arguments.file, arguments.sites), output)
     return _written(arguments, output)
 
 
@@ -300,7 +304,7 @@ def export(arguments: argparse.Namespace) -> int:
     from .export import export as write
 
     wanted = [f"marginal {' '.join(m.split(','))}" for m in arguments.marginal] + arguments.observable
-    write(_dataset(arguments.file), arguments.output, wanted, arguments.time)
+    write(_dataset(arguments.file, arguments.sites), arguments.output, wanted, arguments.time)
     return _written(arguments, arguments.output)
 
 
