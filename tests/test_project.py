@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 #: A module may import, at its top level, only modules of its own or an earlier layer.
 LAYERS = [
-    {"errors", "operators", "components"},
+    {"errors", "operators", "components", "options"},
     {"grid", "kernels", "expressions"},
     {"tracing"},
     {"coefficients"},
@@ -68,7 +68,7 @@ def test_imports_go_one_way():
 def test_trajectories_and_grid_solvers_share_nothing_but_model_and_state():
     """One road checks the other, so neither may use the other's code."""
     roads = {"trajectories": {"unravelling"}, "grid": {"fv", "channels", "integrate", "solver", "runs", "kernels", "physicality"}}
-    common = {"errors", "operators", "grid", "coefficients", "model", "initial", "sampling", "dataset", "observables"}
+    common = {"errors", "options", "operators", "grid", "coefficients", "model", "initial", "sampling", "dataset", "observables"}
     every = re.compile(r"^\s*from (\.+)([\w.]*) import (.+)$", re.M)
     seen = 0
     for path in (ROOT / "cqpde" / "unravelling").glob("*.py"):

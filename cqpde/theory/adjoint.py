@@ -11,10 +11,12 @@ from ..errors import OptionError
 from ..fv.generator import generator
 from ..grid import Grid
 from ..model import Model
+from ..options import GRID, MODEL, NUMBER, takes
 
 Array = np.ndarray
 
 
+@takes(model=MODEL, grid=GRID, t=NUMBER)
 def adjoint(model: Model, grid: Grid, observable: Any, t: float, transport: str = "linear") -> Array:
     r"""Evolve a hybrid observable backward over a time t, so that its mean in the initial state is the mean of A at t.
 

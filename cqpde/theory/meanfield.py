@@ -11,6 +11,7 @@ from ..errors import OptionError
 from ..grid import Grid
 from ..initial import State
 from ..model import Model
+from ..options import DATASET, MODEL, takes
 from ..unravelling.fields import RANK
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 
+@takes(model=MODEL, solution=DATASET)
 def mean_field_validity(model: Model, solution: xr.Dataset) -> xr.Dataset:
     r"""The size of what mean field leaves out, against the Hamiltonian evolution, along a run.
 

@@ -18,6 +18,7 @@ from ..components import dissipator, left_right, to_components, to_matrix
 from ..errors import OptionError
 from ..initial import density_matrix
 from ..model import Model
+from ..options import MODEL, NUMBER, POSITIVE, is_number, numbers, read_times, require_positive, takes
 from ..unravelling.fields import Fields, Local
 
 if TYPE_CHECKING:
@@ -61,18 +62,23 @@ def measured(operator: Any, *, efficiency: float = 1.0, bandwidth: float | None 
     >>> round(model.check(cq.Grid(y=(-5, 5, 8))), 12)  # 2 (1 - efficiency), what the detector misses, for |c|^2 = 0.64
     0.512
     """
-    if not 0.0 < efficiency <= 1.0:
-        raise OptionError("efficiency", "must be in (0, 1]", efficiency, "It is the detected share of the measurement")
-    if bandwidth is not None and not bandwidth > 0.0:
-        raise OptionError("bandwidth", "must be positive", bandwidth, "Leave it out for the integrated record")
+    if not is_number(efficiency) or not 0.0 < efficiency <= 1.0:
+        raise OptionError("efficiency", "must be in (0, 1]", repr(efficiency), "It is the detected share of the measurement")
+    if bandwidth is not None:
+        require_positive("bandwidth", bandwidth, "Leave it out for the integrated record")
+        if bandwidth > 1e100:
+            raise OptionError("bandwidth", "must be below 1e100", repr(bandwidth), "Leave it out for the integrated record")
     gamma = 1.0 if bandwidth is None else float(bandwidth)
-    c = np.asarray(operator.full() if hasattr(operator, "full") else operator, dtype=complex)
+    c = numbers("operator", operator.full() if hasattr(operator, "full") else operator, complex, "must be a matrix of numbers (d, d)")
+    if c.ndim != 2 or c.shape[0] != c.shape[1] or c.size == 0:
+        raise OptionError("operator", "must be a matrix of numbers (d, d)", f"shape {c.shape}", "Write e.g. cqpde.sigmaz()")
     drift = None if bandwidth is None else [lambda z: -gamma * z[name]]
     return Model(
         (name,), len(c), H=H, L=[c], D0=[[1.0]], D1=[[gamma * efficiency**0.5]], D2=[[0.5 * gamma**2]], D1C=drift, name="continuous measurement",
     )  # fmt: skip
 
 
+@takes(model=MODEL, dt=POSITIVE, t=NUMBER)
 def record_operator(model: Model, z: Array, dz: Array, dt: float, t: float = 0.0) -> Array:
     r"""The Kraus operator :math:`\Omega` of a displacement dz in a time dt, relative to the Gaussian law of pure noise (F.1)-(F.2).
 
@@ -100,11 +106,17 @@ def record_operator(model: Model, z: Array, dz: Array, dt: float, t: float = 0.0
     """
     from scipy.linalg import expm
 
-    c = Fields(model).at(np.asarray(z, dtype=float)[None], t)
-    y = np.linalg.pinv(c.sigma[0]) @ (np.asarray(dz, dtype=float) - c.v[0] * dt)
+    n = len(model.coordinates)
+    place, moved = (numbers(what, value, float, f"must be {n} numbers, one per coordinate") for what, value in (("z", z), ("dz", dz)))
+    for what, value in (("z", place), ("dz", moved)):
+        if value.shape != (n,) or not np.all(np.isfinite(value)):
+            raise OptionError(what, f"must be {n} finite numbers, one per coordinate", repr(value), "In the order of the coordinates")
+    c = Fields(model).at(place[None], t)
+    y = np.linalg.pinv(c.sigma[0]) @ (moved - c.v[0] * dt)
     return np.asarray(expm(-1j * dt * c.H[0] + _kick(c.B, y[None], dt)[0]))
 
 
+@takes(model=MODEL)
 def condition(model: Model, state: Any, t: Any, record: Any) -> xr.Dataset:
     r"""Condition the quantum state on a given record: :math:`\rho(t\,|\,Z_{\le t})`, and how likely the record was.
 
@@ -146,9 +158,10 @@ def condition(model: Model, state: Any, t: Any, record: Any) -> xr.Dataset:
     """
     import xarray as xr
 
-    times, z = np.asarray(t, dtype=float).reshape(-1), np.asarray(record, dtype=float)
-    z = z.reshape(len(z), -1)
+    times, z = read_times(t), numbers("record", record, float, "must be numbers of shape (times, coordinates)")
     n, d = len(model.coordinates), model.dim
+    if z.ndim == 1 and len(z):
+        z = z.reshape(len(z), -1)
     if z.shape != (len(times), n) or len(times) < 2:
         raise OptionError("record", f"must have shape (times, {n}) for the {len(times)} times", np.shape(record), "One row per time")
     if not (np.all(np.isfinite(z)) and np.all(np.diff(times) > 0)):

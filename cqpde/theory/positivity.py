@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import OptionError
 from ..initial import State, product
 from ..model import Model
+from ..options import MODEL, STATE, takes
 from ..solver import solve
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 
+@takes(model=MODEL, start=STATE)
 def map_positivity(model: Model, start: State, t: Any, **options: Any) -> xr.Dataset:
     r"""Follow the smallest eigenvalue of the Choi matrix of the map over all cells.
 

@@ -18,6 +18,7 @@ from ..coefficients import Coefficient, stack
 from ..errors import ModelError, OptionError
 from ..grid import Grid
 from ..model import Model, pseudo_inverse
+from ..options import GRID, MODEL, NUMBER, POSITIVE, TEXT, numbers, takes
 from ..unravelling.fields import Fields
 
 Array = np.ndarray
@@ -26,6 +27,7 @@ Array = np.ndarray
 RANK = 1e-10
 
 
+@takes(model=MODEL, grid=GRID, prefix=TEXT, t=NUMBER)
 def temple(model: Model, grid: Grid, *, prefix: str = "y", t: float = 0.0) -> Model:
     """Add classical coordinates until conditional states stay pure.
 
@@ -107,6 +109,7 @@ def temple(model: Model, grid: Grid, *, prefix: str = "y", t: float = 0.0) -> Mo
     )  # fmt: skip
 
 
+@takes(model=MODEL, dt=POSITIVE, t=NUMBER)
 def church(model: Model, z: Any, dt: float, t: float = 0.0) -> Array:
     r"""The isometry (B.5) of the excess decoherence at a point, into system and ancilla.
 
@@ -139,7 +142,10 @@ def church(model: Model, z: Any, dt: float, t: float = 0.0) -> Array:
     >>> round(float(after[0, 1].real), 4), round(0.5 * (1 - 2 * 0.4 * 0.01), 4)
     (0.496, 0.496)
     """
-    place = np.array([z[c] for c in model.coordinates] if isinstance(z, dict) else z, dtype=float)
+    rule = f"must be one number for each of {', '.join(model.coordinates)}"
+    place = numbers("z", [z.get(c) for c in model.coordinates] if isinstance(z, dict) else z, float, rule)
+    if place.shape != (len(model.coordinates),) or not np.all(np.isfinite(place)):
+        raise OptionError("z", rule, repr(z), "Write e.g. {'q': 0.0, 'p': 0.0}")
     jumps = Fields(model).at(place[None], t).N[0]
     rest = np.eye(model.dim) - dt * sum((m.conj().T @ m for m in jumps), start=np.zeros((model.dim, model.dim), dtype=complex))
     values, vectors = np.linalg.eigh(rest)

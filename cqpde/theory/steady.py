@@ -15,6 +15,7 @@ from ..fv.generator import TRANSPORTS, Generator, generator
 from ..grid import Grid
 from ..integrate.exponential import Exponential
 from ..model import Model
+from ..options import DATASET, GRID, MODEL, takes
 from ..runs import MOST_EDGE
 from .long_time import Propagator
 
@@ -32,6 +33,7 @@ DIRECT = 300_000
 NULL = 1e-10
 
 
+@takes(model=MODEL, grid=GRID)
 def steady_state(
     model: Model, grid: Grid, *, transport: str = "linear", method: str = "auto", modes: int = 3, tol: float = 1e-9, period: float | None = None
 ) -> xr.Dataset:
@@ -187,6 +189,7 @@ def _start(g: Generator) -> Array:
     return v.reshape(-1)
 
 
+@takes(model=MODEL, grid=GRID, state=DATASET)
 def detailed_balance(model: Model, grid: Grid, state: xr.Dataset, transport: str = "linear") -> float:
     r"""How far a stationary state is from detailed balance: the largest probability current, relative to gradient flow.
 
