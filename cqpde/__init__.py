@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .solver import solve
     from .theory.adjoint import adjoint
     from .theory.fields import scalar_field
-    from .theory.meanfield import mean_field_validity
+    from .theory.meanfield import mean_field_distance, mean_field_validity
     from .theory.measurement import condition, measured, record_operator
     from .theory.positivity import map_positivity
     from .theory.purification import church, temple
@@ -47,7 +47,7 @@ _WHERE = {
     "resume": "resuming", "Report": "report", "validate": "report", "from_qobj": "interop",
     **dict.fromkeys(("KetSum", "ProductSum", "ghz", "product_ket", "solve_sites", "w_state"), "sites"),
     "adjoint": "theory.adjoint", "decoherence_diffusion": "theory.tradeoff",
-    "scalar_field": "theory.fields", "mean_field_validity": "theory.meanfield", "map_positivity": "theory.positivity",
+    "scalar_field": "theory.fields", "mean_field_distance": "theory.meanfield", "mean_field_validity": "theory.meanfield", "map_positivity": "theory.positivity",
     **dict.fromkeys(("condition", "measured", "record_operator"), "theory.measurement"),
     **dict.fromkeys(("church", "temple"), "theory.purification"),
     "detailed_balance": "theory.steady", "steady_state": "theory.steady",
@@ -61,7 +61,7 @@ _WHERE = {
 __all__ = [
     "CqpdeError", "CqpdeWarning", "Grid", "Interrupted", "KetSum", "Model", "ProductSum", "Report", "State", "adjoint", "basis", "church",
     "condition", "correlated", "correlation", "decoherence_diffusion", "destroy", "detailed_balance", "extend", "from_array",
-    "from_qobj", "gaussian", "generator", "ghz", "healed", "identity", "ket", "load", "map_positivity", "mean_field_validity",
+    "from_qobj", "gaussian", "generator", "ghz", "healed", "identity", "ket", "load", "map_positivity", "mean_field_distance", "mean_field_validity",
     "measured", "models", "observables", "plot", "point", "product", "product_ket", "projector", "record_operator", "resume",
     "sampled", "save", "scalar_field", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "solve_sites", "spectrum", "steady_state",
     "temple", "tensor", "thermal", "thermal_state", "thermodynamics", "unravel", "validate", "w_state",

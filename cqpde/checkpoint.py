@@ -86,8 +86,8 @@ class Saved:
         self.path, self.arrays, self.record = path, arrays, record
 
     def array(self, name: str, *shape: int) -> Array:
-        """An array of this shape."""
-        found = self.arrays.get(name)
+        """An array of this shape; it is given away."""
+        found = self.arrays.pop(name, None)
         if found is None or found.shape != shape or found.dtype != float:
             raise self.refused(name, f"numbers of shape {shape}", "nothing" if found is None else f"{found.dtype} {found.shape}")
         return found
@@ -341,7 +341,7 @@ class Keeper(NoKeeper):
     # -- going on ------------------------------------------------------------------------------------------------------
     def attach(self, recorder: Records) -> None:
         """See :meth:`NoKeeper.attach`."""
-        self.recorder, self._kept = recorder, 0
+        self.recorder, self._kept, self.initial = recorder, 0, {}  # what the run needs of it has been read
         upto = self.resumed.count("index", 0, recorder.total) if self.resumed else 0
         while self._kept < upto:
             arrays, record = container.read(self._frames(self._kept))

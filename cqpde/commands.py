@@ -7,6 +7,7 @@ import importlib.util
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
     from .models import Setup
 
 
-def _pairs(items: list[str], option: str, kind: type) -> dict[str, Any]:
+def _number_or_word(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        if not text.isidentifier():
+            raise
+        return text
+
+
+def _pairs(items: list[str], option: str, kind: Callable[[str], Any]) -> dict[str, Any]:
     from .errors import OptionError
 
     out = {}
@@ -27,7 +37,7 @@ def _pairs(items: list[str], option: str, kind: type) -> dict[str, Any]:
         except ValueError:
             raise OptionError(
                 option,
-                f"must be NAME={kind.__name__}",
+                f"must be NAME={'int' if kind is int else 'number'}",
                 repr(item),
                 "Write e.g. " + ("q=64" if kind is int else "sigma=0.8"),
             ) from None
@@ -39,7 +49,7 @@ def _problem(arguments: argparse.Namespace) -> tuple[Setup, dict[str, Any], str]
     from . import config, models
     from .errors import OptionError
 
-    parameters = _pairs(arguments.parameter, "--parameter", float)
+    parameters = _pairs(arguments.parameter, "--parameter", _number_or_word)
     if arguments.what.endswith(".toml"):
         if parameters:
             raise OptionError(
@@ -50,16 +60,15 @@ def _problem(arguments: argparse.Namespace) -> tuple[Setup, dict[str, Any], str]
         options, text = problem.options, problem.text
     else:
         setup = models.setup(arguments.what, **parameters)
-        lines = "".join(f"{k} = {v!r}\n" for k, v in parameters.items())
-        options, text = dict(setup.options), f'[model]\nname = "{arguments.what}"\n' + (f"[model.parameters]\n{lines}" if lines else "")
+        lines = "".join(f"{k} = {json.dumps(v)}\n" for k, v in parameters.items())
+        options, text = {}, f'[model]\nname = "{arguments.what}"\n' + (f"[model.parameters]\n{lines}" if lines else "")
     cells = _pairs(arguments.cells, "--cells", int)
     if cells:
         grid = setup.grid.with_cells(**cells)
         setup = models.Setup(setup.model, grid, setup.rho0.on(grid), setup.times, setup.exact, setup.options)
         text += "# cells: " + ", ".join(f"{k}={v}" for k, v in cells.items()) + "\n"
-    for name in ("tol", "method", "positivity", "transport"):
-        if getattr(arguments, name) is not None:
-            options[name] = getattr(arguments, name)
+    given = {name: getattr(arguments, name) for name in ("tol", "method", "positivity", "transport", "dt") if getattr(arguments, name) is not None}
+    options = models.merged(setup.options, {**options, **given})
     if arguments.no_grid_error:
         options["grid_error"] = False
     return setup, options, text
@@ -151,13 +160,16 @@ def validate(arguments: argparse.Namespace) -> int:
     options: dict[str, Any] = {"tol": float(solution.attrs["tol"]), "method": str(solution.attrs["method"])}
     if solution.attrs["transport"] in ("upwind", "linear"):
         options["transport"] = solution.attrs["transport"]
+    if "dt_fixed" in solution.attrs:
+        options["dt"] = float(solution.attrs["dt_fixed"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the coarser solutions serve the extrapolation alone
-        coarse = []
+        coarse = [] if "dt" not in options else [solve(problem.model, rho0.on(grid), span, **{**options, "dt": 2 * options["dt"]}, grid_error=False, check="warn", progress=False)]
         for factor in (1.5, 2.0):
             rough = grid.coarsened(factor)
             try:
-                coarse.append(solve(problem.model, rho0.on(rough), span, grid_error=False, progress=False, **options))
+                # few cells may be negative where they do not resolve the state, which their distance from the finer ones then says
+                coarse.append(solve(problem.model, rho0.on(rough), span, grid_error=False, check="warn", progress=False, **options))
             except CqpdeError as error:  # the comparison goes on with what is known of the grid error, and says so
                 print(f"cqpde: warning: no solution on {rough}: {error}", file=sys.stderr)
                 break

@@ -161,7 +161,7 @@ def at_edges(probability: Array, axis: Axis, other: Axis) -> Array:
 
 
 def grid_moments(sol: xr.Dataset, coarse: Sequence[xr.Dataset], t: float) -> tuple[Array, Array, Array]:
-    """Moments on the grid, extrapolated to cell size zero where there are coarser solutions.
+    """Moments on the grid, extrapolated to cell size zero where there are coarser solutions, and to step zero where there is one of longer steps.
 
     Returns
     -------
@@ -169,22 +169,43 @@ def grid_moments(sol: xr.Dataset, coarse: Sequence[xr.Dataset], t: float) -> tup
         ``signed`` estimates what the extrapolation leaves: a part of the correction for one coarser solution, the change by the last
         one for more. ``bound`` comes from the time error, and from the solution's own ``grid_error`` if nothing coarser is there.
     """
-    index = int(np.flatnonzero(np.isclose(sol["t"].values, t))[0])
+    index = _index(sol, t)
     size = _sizes(sol, t)
     time_error = float(sol["time_error"].values[index]) if "time_error" in sol else 0.0
-    values = [grid_features(ds, t) for ds in (sol, *coarse)]
-    if not coarse:
-        estimate = float(sol["grid_error"].values[index]) if "grid_error" in sol else np.nan
-        return values[0], np.zeros_like(values[0]), size * (time_error + estimate)
-    best, left = _extrapolated(sol, coarse, values)
+    if any(_slower(sol, ds) for ds in coarse):
+        time_error = 0.0
+    best, left = _extrapolated(sol, coarse, [grid_features(ds, t) for ds in (sol, *coarse)], t)
+    if all(_slower(sol, ds) for ds in coarse):
+        time_error += float(sol["grid_error"].values[index]) if "grid_error" in sol else np.nan
     return best, left, size * time_error
 
 
-def _extrapolated(sol: xr.Dataset, coarse: Sequence[xr.Dataset], values: list[Array]) -> tuple[Array, Array]:
-    """Values of a solution and of coarser ones extrapolated to cell size zero, and an estimate of what that leaves.
+def _index(ds: xr.Dataset, t: float) -> int:
+    return int(np.flatnonzero(np.isclose(ds["t"].values, t))[0])
+
+
+def _slower(sol: xr.Dataset, other: xr.Dataset) -> bool:
+    """Whether a solution is the same with longer fixed steps."""
+    return "dt_fixed" in sol.attrs and grid_of(sol) == grid_of(other) and float(other.attrs.get("dt_fixed", 0.0)) > float(sol.attrs["dt_fixed"])
+
+
+def _extrapolated(sol: xr.Dataset, coarse: Sequence[xr.Dataset], values: list[Array], t: float) -> tuple[Array, Array]:
+    """Values of a solution and of coarser ones extrapolated to cell size and step zero, and an estimate of what that leaves.
 
     The split route's error falls faster than any power of the cell size: nothing to extrapolate, and the change by coarsening bounds it.
     """
+    slow = [_slower(sol, ds) for ds in coarse]
+    rough, kept = [ds for ds, s in zip(coarse, slow, strict=True) if not s], [values[0], *[v for v, s in zip(values[1:], slow, strict=True) if not s]]
+    best, left = _to_cell_size_zero(sol, rough, kept)
+    if any(slow):
+        k = slow.index(True)
+        ratio = float(coarse[k]["dt"].values[_index(coarse[k], t)]) / float(sol["dt"].values[_index(sol, t)])
+        correction = (values[0] - values[1 + k]) / (ratio**2 - 1.0)  # fixed steps are of order 2
+        best, left = best + correction, left + LEFT * correction
+    return best, left
+
+
+def _to_cell_size_zero(sol: xr.Dataset, coarse: Sequence[xr.Dataset], values: list[Array]) -> tuple[Array, Array]:
     if not coarse:
         return values[0], np.zeros_like(values[0])
     if sol.attrs.get("method") == "split":
@@ -341,7 +362,7 @@ def compare(sol: xr.Dataset, sample: Sample, coarse: Sequence[xr.Dataset], t: fl
     if sample.visits is not None:
         for i, other in enumerate(sample.grid.axes):
             each = [at_edges(cell_probabilities(ds, t, i), grid_of(ds).axes[i], other) for ds in (sol, *coarse)]
-            probability, wrong = _extrapolated(sol, coarse, each)
+            probability, wrong = _extrapolated(sol, coarse, each, t)
             out.histograms.append((sample.visits[i], probability))
             if sample.visits_bias is not None:
                 wrong = wrong + sample.visits_bias[i] / sample.count

@@ -37,7 +37,7 @@ class ModelTable(_Table):
 
     name: str | None = None
     description: str = ""
-    parameters: dict[str, float] = {}
+    parameters: dict[str, float | str] = {}
     check: Literal["error", "warn", "off"] = "error"
     pairs: list[tuple[str, str]] | None = None
     H_C: Text | None = None
@@ -83,6 +83,7 @@ class SolverTable(_Table):
     positivity: str | None = None
     transport: str | None = None
     dt_max: float | None = None
+    dt: float | None = None
     save: list[str] | None = None
     frames: list[float] | None = None
     grid_error: bool = True
@@ -172,9 +173,10 @@ def _translate(error: ValidationError, where: str) -> ConfigError:
 def _problem(file: File, text: str) -> Problem:
     m = file.model
     shipped = m.name in models.CATALOGUE and m.H_C is None and m.coordinates is None
-    options = {k: v for k, v in file.solver.model_dump().items() if v is not None}
+    options = {k: v for k, v in file.solver.model_dump(exclude_unset=True).items() if v is not None}
     if shipped:
         base = models.setup(str(m.name), **m.parameters)
+        options = models.merged(base.options, options)
         model, grid, exact = base.model, base.grid, base.exact
     else:
         model, grid, exact = _model(m), None, None
@@ -215,7 +217,7 @@ def _times(table: TimeTable) -> Array:
     return np.linspace(table.start, table.end, table.outputs)
 
 
-def _names(coordinates: list[str], parameters: dict[str, float], time: bool = True) -> dict[str, Any]:
+def _names(coordinates: list[str], parameters: dict[str, float | str], time: bool = True) -> dict[str, Any]:
     import sympy
 
     names: dict[str, Any] = {c: sympy.Symbol(c, real=True) for c in coordinates}
@@ -224,6 +226,10 @@ def _names(coordinates: list[str], parameters: dict[str, float], time: bool = Tr
     for key, value in parameters.items():
         if key in names:
             raise ConfigError(f"model.parameters.{key}", "must not be a coordinate or t", key, "Rename the parameter")
+        if isinstance(value, str):
+            raise ConfigError(f"model.parameters.{key}", "must be a number", repr(value), "Words are for shipped models")
+        if not np.isfinite(value):
+            raise ConfigError(f"model.parameters.{key}", "must be finite", value, "Correct the value")
         names[key] = sympy.Float(value) if value != int(value) else sympy.Integer(int(value))
     return names
 
@@ -287,7 +293,7 @@ def _scalar(value: Any, names: dict[str, Any], where: str) -> Any:
     return parse(value, names, where) if isinstance(value, str) else value
 
 
-def _initial(table: InitialTable, grid: Grid, parameters: dict[str, float]) -> State:
+def _initial(table: InitialTable, grid: Grid, parameters: dict[str, float | str]) -> State:
     names = _names(list(grid.names), parameters, time=False)
     state = _state(table.state, grid, names)
     used = {"gaussian": ("mean", "std", "cov"), "point": ("at",), "product": ("density",)}[table.kind]

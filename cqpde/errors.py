@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+#: Characters of a value that a message shows.
+MAX_FOUND = 240
+
 
 class CqpdeError(Exception):
     """Base of all errors raised on purpose by cqpde.
@@ -24,12 +27,18 @@ class CqpdeError(Exception):
 
     def __init__(self, argument: str, rule: str, found: object = "", remedy: str = "") -> None:
         self.argument, self.rule, self.found, self.remedy = argument, rule, found, remedy
-        text = f"{argument}: {rule}"
-        if found != "":
-            text += f"; found {found}"
+        text = f"{_short(argument)}: {rule}"
+        if not (isinstance(found, str) and found == ""):
+            text += f"; found {_short(found)}"
         if remedy:
             text += f". {remedy}"
         super().__init__(text if text.endswith((".", "?")) else text + ".")
+
+
+def _short(value: object) -> str:
+    """A value as text on one line, without its middle where it is long."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= MAX_FOUND else f"{text[: MAX_FOUND // 2]} ... {text[-MAX_FOUND // 3 :]}"
 
 
 class ModelError(CqpdeError):
@@ -80,6 +89,6 @@ class CqpdeWarning(UserWarning):
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Return ``Did you mean 'x'? `` for the closest of ``options``, and always list the options."""
     options = list(options)
-    close = difflib.get_close_matches(name, options, n=1)
+    close = difflib.get_close_matches(name[:80], options, n=1)
     hint = f"Did you mean '{close[0]}'? " if close else ""
     return f"{hint}Known: {', '.join(options)}"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .errors import GridError, did_you_mean
+from .options import POSITIVE, takes
 
 Array = np.ndarray
 
@@ -94,7 +95,7 @@ def _axis(name: str, spec: Any) -> Axis:
     lower, upper, n = spec[:3]
     try:
         lower, upper = float(lower), float(upper)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise GridError(where, "the bounds must be numbers", f"({spec[0]!r}, {spec[1]!r})", "") from None
     if not (np.isfinite(lower) and np.isfinite(upper) and lower < upper):
         raise GridError(where, "bounds must be finite and ascending", f"({lower}, {upper})", "Swap or correct them")
@@ -209,6 +210,7 @@ class Grid:
         points = [a.centers + (0.0 if shift is None else shift[i] * a.spacing) for i, a in enumerate(self.axes)]
         return dict(zip(self.names, np.ix_(*points), strict=True))
 
+    @takes(factor=POSITIVE)
     def coarsened(self, factor: float = 2.0) -> Grid:
         """Return a grid on the same box with ``1/factor`` of the cells per axis (at least 5)."""
         return self.with_cells(**{a.name: max(5, round(a.n / factor)) for a in self.axes})

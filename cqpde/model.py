@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 
 from .coefficients import Coefficient, Mesh, Sampled, _is_symbolic, collapse, stack
-from .errors import ModelError, OptionError, did_you_mean
+from .errors import ModelError, did_you_mean
 from .grid import RESERVED, Grid
+from .options import GRID, NUMBER, require_word, takes
 
 Array = np.ndarray
 
@@ -140,8 +141,7 @@ class Model:
             raise ModelError(
                 "dim", "the number of levels must be a positive integer", repr(dim), "Use dim=1 for a classical model"
             )
-        if check not in CHECKS:
-            raise OptionError("check", "must be one of the known modes", repr(check), did_you_mean(str(check), CHECKS))
+        require_word("check", check, CHECKS, "must be one of the known modes")
         self.dim, self.check_mode, self.name, self.description = int(dim), check, name, description
         self._margins: dict[tuple[Grid, float, str], float] = {}  # of grids that passed the check
         d, n = self.dim, len(self.coordinates)
@@ -256,6 +256,7 @@ class Model:
         )
 
     # -- checks --------------------------------------------------------------------------------------------------------
+    @takes(grid=GRID, t=NUMBER)
     def check(self, grid: Grid, t: float = 0.0, mode: str | None = None) -> float:
         """Check every coefficient on every cell of a grid, before any work is done on it.
 
@@ -274,6 +275,7 @@ class Model:
         from .physicality import check_model
 
         mode = self.check_mode if mode is None else mode
+        require_word("check", mode, CHECKS, "must be one of the known modes")
         key = (grid, t, mode)
         if mode == "warn" or key not in self._margins:
             if len(self._margins) > 256:
@@ -310,6 +312,7 @@ class Model:
             prints.clear()
         prints[key] = found
 
+    @takes(grid=GRID)
     def require_coordinates(self, grid: Grid) -> None:
         """Refuse a grid whose axes are not this model's coordinates in the same order."""
         if grid.names != self.coordinates:
@@ -372,4 +375,7 @@ def _operator_list(value: Any, d: int) -> Any:
         raise ModelError(
             "L", "give a list of operators, each of which may be a callable", "one callable", "Write L=[f]"
         )
-    return list(value)
+    try:
+        return list(value)
+    except TypeError:
+        raise ModelError("L", "must be a list of operators", type(value).__name__, "Write L=[...]") from None

@@ -12,6 +12,7 @@ import numpy as np
 from . import dataset
 from .comparison import ENOUGH, SHARE, Moments, compare, sample_of
 from .errors import OptionError
+from .options import DATASET, NUMBER, numbers, takes
 from .trajectory_arrays import times_of
 from .unravelling.statistics import component_labels, monomial_labels
 
@@ -81,6 +82,7 @@ def _flags(ds: xr.Dataset, name: str) -> list[str]:
     return str(ds[name].attrs["flag_meanings"]).split()
 
 
+@takes(sol=DATASET, level=NUMBER)
 def validate(
     sol: xr.Dataset, ens: Any, *, coarse: xr.Dataset | Sequence[xr.Dataset] | None = None, times: Any = None, level: float = 0.01
 ) -> Report:
@@ -103,7 +105,8 @@ def validate(
     coarse : Dataset or list of Dataset, optional
         The same solution on fewer cells (say 2/3 and 1/2 of them, in this order): the grid's moments are then extrapolated to cell size
         zero. With one, a quarter of the correction counts as error; with two, what the second one changes. Without any, the solution's
-        own ``grid_error`` (a norm) times the size of the monomial is a bound that is often too large to conclude from.
+        own ``grid_error`` (a norm) times the size of the monomial is a bound that is often too large to conclude from. Of a solution by
+        fixed steps (``dt=``), one on the same cells with twice the step belongs into the list as well: it takes the place of ``time_error``.
     times : array, optional
         Times to compare, common to both; default: the last common one. Several times count as several tests.
     level : float
@@ -189,7 +192,9 @@ def _common_times(sol: xr.Dataset, ens: Any, times: Any) -> Array:
         raise OptionError("ens", "must share a time with the solution's fields", np.array2string(np.asarray(theirs), threshold=6), "Pass t=sol.t")
     if times is None:
         return common[-1:]
-    chosen = np.atleast_1d(np.asarray(times, dtype=float))
+    chosen = numbers("times", times, float, "must be numbers").reshape(-1)
+    if len(chosen) == 0:
+        raise OptionError("times", "must hold at least one time", "none", "Leave it out for the last common one")
     for t in chosen:
         if not np.isclose(common, t, rtol=1e-12, atol=1e-12).any():
             raise OptionError("times", "must be common to solution and ensemble", t, f"Common: {np.array2string(common, threshold=8)}")

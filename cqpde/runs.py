@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from .channels.compose import Composition, Known, remembered, turn
-from .channels.guards import OpenEnds, cells_for_coefficients
-from .channels.parts import Kick, Stream, Structure, drift_parts
+from .channels.guards import OpenEnds, cells_for_coefficients, relaxation_step
+from .channels.parts import Structure
 from .channels.positive import PositiveComposition
 from .channels.proposal import propose
 from .channels.resolution import Start, resample_to, settle
@@ -161,8 +161,8 @@ def _run_fixed(problem: Problem, route: Route, x: Array, savers: dict[str, Any])
     seconds = {"compile": warm("split")}
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
-    compose = lambda grid: _composition(problem, grid, structure)
-    frames = fixed_steps(compose, problem.grid, problem.model.dim, _turned(x, structure.basis, False), problem.times, problem.dt, report, problem.keeper)
+    composition = _composition(problem, problem.grid, structure)
+    frames = fixed_steps(composition, problem.model.dim, _turned(x, structure.basis, False), problem.times, problem.dt, report, problem.keeper)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames, np.inf), savers, UNPHYSICAL, seconds)
     close()
@@ -196,7 +196,7 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
     run.start = replace(start, x=_turned(start.x, structure.basis, False))
-    longest = min(problem.longest, _relaxation_step(problem, structure))
+    longest = min(problem.longest, relaxation_step(model, problem.grid, structure, float(problem.times[0])))
     frames = run.frames(_turned(x, structure.basis, False), problem.times, problem.jumps, longest, report, problem.keeper)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames), savers, UNPHYSICAL, seconds)
@@ -214,17 +214,6 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
         cells="as given" if inside == problem.grid.shape else " x ".join(map(str, inside)),
         tolerated=10.0 * (problem.tol + sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))),
     )  # fmt: skip
-
-
-def _relaxation_step(problem: Problem, structure: Structure) -> float:
-    """Longest step that contracts an axis by no more than ``exp(-1/2)`` before its noise spreads it again."""
-    fastest = 0.0
-    for part in structure.parts:
-        if isinstance(part, Kick | Stream) and part.relax:
-            axis = part.axes[0] if isinstance(part, Kick) else part.axis
-            gamma = drift_parts(problem.model, problem.grid, float(problem.times[0]), axis)[2]
-            fastest = max(fastest, float(np.max(gamma)) if gamma is not None else 0.0)
-    return 0.5 / fastest if fastest > 0.0 else float("inf")
 
 
 def _composition(problem: Problem, grid: Grid, structure: Structure) -> Composition:

@@ -20,6 +20,7 @@ from .grid import Grid
 from .initial import State, check_state
 from .integrate.extrapolate import RESOLUTION_SHARE
 from .model import Model
+from .options import is_number, read_times, require_flag, require_positive
 from .recorder import Recorder, frame_times, savers_of
 from .runs import POSITIVITY, Problem, Run, run_route
 from .signals import graceful_signals
@@ -89,8 +90,8 @@ def solve(
         Longest step.
     dt : float, optional
         Take equal steps of (at most) this length, at order 2 and on the cells as given, in place of what ``tol`` would choose: the ``split``
-        route of a grid that is too large for extrapolation, in 2 to 3 copies of the state. ``time_error`` is then the difference that
-        twice the step makes on half the cells. What the cells leave out is reported, not refused.
+        route of a grid that is too large for extrapolation, in three copies of the state. ``time_error`` is then the difference from
+        twice the step. What the cells leave out is reported, not refused.
     save : sequence of str or dict, optional
         Observables to keep at every time in ``t``: names of ``.cq`` methods with arguments behind (``"density"``, ``"marginal q"``,
         ``"entropy mutual"``, ``"expect q*sigmaz"``, ``"conditional_state q=0:1"``), or ``{"name": text or callable(snapshot)}``, the
@@ -143,9 +144,12 @@ def solve(
     1.0
     """
     states: list[State] = [rho0] if not isinstance(rho0, list | tuple) else list(rho0)  # type: ignore[list-item]
-    times = _times(t)
+    times = read_times(t)
     _check_options(model, tol, dt_max, dt)
     check_words(method, transport, positivity)
+    require_flag("grid_error", grid_error)
+    if progress is not None:
+        require_flag("progress", progress)
     keeper = keeper_of(checkpoint, checkpoint_every, max_walltime)
     grid = _check_states(states, model)
     model.refresh(grid, (float(times[0]), float(times[-1])))
@@ -165,7 +169,8 @@ def solve(
     if dt is not None and route.transport != "spectral":
         raise OptionError("dt", "belongs to the split route without exact positivity", f"{route.method}: {route.reason}", "Leave dt out")
     single = not isinstance(rho0, list | tuple)
-    coarse = cache(lambda: stored_run.coarse_of(keeper) or (stored_run.coarse_states(states, grid) if grid_error else None))
+    kept = stored_run.coarse_of(keeper)
+    coarse = cache(lambda: kept or (stored_run.coarse_states(states, grid) if grid_error else None))
     if not keeper.resumes:
         options = dict(
             tol=tol, method=method, positivity=positivity, transport=transport, dt_max=dt_max, dt=dt, save=save, frames=frames,
@@ -197,6 +202,7 @@ def solve(
         "time_integration": run.integration,
         "cells_inside": run.cells,
         "tol": float(tol),
+        **({} if dt is None else {"dt_fixed": float(dt)}),
         "positivity_margin": margin,
         "largest_peclet": run.peclet,
         "initial_state": "; ".join(s.note or "given" for s in states),
@@ -317,21 +323,6 @@ def _warn(grid: Grid, run: Run, tol: float) -> None:
         say(f"rho is not positive: smallest eigenvalue {lowest:.3g} of the largest trace ({why}). Use more cells, or positivity='exact'")
 
 
-def _times(t: Any) -> Array:
-    try:
-        times = np.array(t, dtype=float).reshape(-1)
-    except (TypeError, ValueError):
-        raise OptionError("t", "must be numbers", repr(t), "Write e.g. np.linspace(0, 1, 11)") from None
-    if len(times) < 2 or not np.all(np.isfinite(times)) or np.any(np.diff(times) <= 0):
-        raise OptionError(
-            "t",
-            "must be at least two finite ascending times, the first being the start",
-            np.array2string(times, threshold=6),
-            "Sort them and remove duplicates",
-        )
-    return times
-
-
 def _probe_times(model: Model, times: Array, extremes: tuple[float, ...]) -> tuple[float, ...]:
     if not model.time_dependent:
         return (float(times[0]),)
@@ -343,11 +334,11 @@ def _check_options(model: Any, tol: Any, dt_max: Any, dt: Any) -> None:
         raise OptionError(
             "model", "must be a cqpde.Model", type(model).__name__, "Make it with cqpde.Model, healed or cqpde.models"
         )
-    if isinstance(tol, bool) or not isinstance(tol, int | float | np.number) or not 1e-13 <= tol < 1:
+    if not is_number(tol) or not 1e-13 <= tol < 1:
         raise OptionError("tol", "must be a number in [1e-13, 1)", repr(tol), "Try 1e-4")
     for name, value in (("dt_max", dt_max), ("dt", dt)):
-        if value is not None and not (isinstance(value, int | float | np.number) and 0 < value < np.inf):
-            raise OptionError(name, "must be a positive number", repr(value), "Leave it out to let tol decide")
+        if value is not None:
+            require_positive(name, value, "Leave it out to let tol decide")
     if dt is not None and dt_max is not None:
         raise OptionError("dt", "fixes the step, so there is no longest one", f"dt_max = {dt_max}", "Give one of them")
 

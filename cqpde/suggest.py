@@ -10,6 +10,7 @@ from .errors import GridError, OptionError, did_you_mean
 from .grid import Grid
 from .initial import State
 from .model import Model
+from .options import MODEL, POSITIVE, takes
 
 Array = np.ndarray
 
@@ -20,6 +21,7 @@ PATHS, STEPS, REACH, CELLS_PER_STD = 3000, 200, 6.0, 4.0
 PHASE_PER_CELL = 0.7
 
 
+@takes(model=MODEL, t=POSITIVE)
 def suggest(model: Model, rho0: Any, t: float) -> Grid:
     """Implement :meth:`cqpde.Grid.suggest`."""
     n, d = len(model.coordinates), model.dim

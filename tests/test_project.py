@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 #: A module may import, at its top level, only modules of its own or an earlier layer.
 LAYERS = [
-    {"errors", "operators", "components", "signals"},
+    {"errors", "operators", "components", "options", "signals"},
     {"container"},
     {"checkpoint"},
     {"grid", "kernels", "expressions"},
@@ -72,7 +72,7 @@ def test_imports_go_one_way():
 def test_trajectories_and_grid_solvers_share_nothing_but_model_and_state():
     """One road checks the other, so neither may use the other's code."""
     roads = {"trajectories": {"unravelling"}, "grid": {"fv", "channels", "integrate", "solver", "runs", "kernels", "physicality"}}
-    common = {"errors", "operators", "grid", "coefficients", "model", "initial", "sampling", "dataset", "observables", "checkpoint", "signals", "stored_model"}
+    common = {"errors", "options", "operators", "grid", "coefficients", "model", "initial", "sampling", "dataset", "observables", "checkpoint", "signals", "stored_model"}
     every = re.compile(r"^\s*from (\.+)([\w.]*) import (.+)$", re.M)
     seen = 0
     for path in (ROOT / "cqpde" / "unravelling").glob("*.py"):

@@ -22,10 +22,12 @@ from ..grid import Grid
 from ..model import Canonical, Model
 from ..stencil import Stencil, StencilBuilder
 from ..superoperators import excess, hamiltonian
+from .convolution import Convolution
 from .guards import OpenEnds
 from .lines import LineMatrices, apply_lines, contraction, own_drift
 from .parts import Kick, Lines, Part, Stream, Structure, depends, drift_parts, fields_at
 from .spectral import (
+    SLAB,
     KickSymbol,
     Multiplier,
     apply_multiplier,
@@ -50,6 +52,17 @@ class Flow:
     multiplier: Multiplier | None = None
     axes: tuple[int, ...] = ()
     local: Stencil | None = None
+    convolution: Convolution | None = None
+
+    def convolved(self, x: Array) -> bool:
+        """Apply the multiplier to a large state (components, batch, *cells) by matrix products in place, if that is cheaper than transforms."""
+        m = self.multiplier
+        if m is None or len(self.axes) != 1 or x.size <= SLAB or not Convolution.fits(m, x.shape[self.axes[0] + 2]):
+            return False
+        if self.convolution is None or self.convolution.shape != x.shape[1:]:
+            self.convolution = Convolution(m, x.shape[1:], self.axes[0] + 1)
+        self.convolution.apply(x)
+        return True
 
     @property
     def nbytes(self) -> int:
@@ -163,7 +176,7 @@ class Composition:
                     record_tails(transform(x, (flow.lines.axis + 2,), 1), self.grid, (flow.lines.axis,), tails)
                 if gone is not None:
                     escaped[:, 2 * flow.lines.axis : 2 * flow.lines.axis + 2] += gone
-            if flow.multiplier is not None:
+            if flow.multiplier is not None and not (tails is None and flow.convolved(x)):
                 apply_multiplier(x, flow.multiplier, self.grid, flow.axes, tails, numba.get_num_threads())
             if flow.local is not None:
                 flat = x.reshape(x.shape[0], -1)

@@ -37,6 +37,16 @@ def cells_for_coefficients(model: Model, grid: Grid, cells: tuple[int, ...], tim
     return tuple(out)
 
 
+def relaxation_step(model: Model, grid: Grid, structure: Structure, t: float) -> float:
+    """Longest step that contracts an axis by no more than ``exp(-1/2)`` before its noise spreads it again."""
+    fastest = 0.0
+    for part in structure.parts:
+        if isinstance(part, Kick | Stream) and part.relax:
+            gamma = drift_parts(model, grid, t, part.axes[0] if isinstance(part, Kick) else part.axis)[2]
+            fastest = max(fastest, float(np.max(gamma)) if gamma is not None else 0.0)
+    return 0.5 / fastest if fastest > 0.0 else float("inf")
+
+
 def _smooth(model: Model, grid: Grid, i: int, n: int, times: tuple[float, ...]) -> bool:
     coarse = grid.with_cells(**{grid.axes[i].name: n})
     each = max(5, int(PLACES ** (1.0 / max(grid.ndim - 1, 1))))

@@ -294,3 +294,16 @@ def record_tails(hat: Array, grid: Grid, axes: tuple[int, ...], tails: list[floa
         if len(axes) > 1 and i != axes[-1]:
             weight = 2.0  # the other half of the last axis
         tails[i] += weight * float(np.vdot(part, part).real) / float(np.prod([grid.shape[j] for j in axes]))
+
+
+def band_content(x: Array, grid: Grid) -> list[float]:
+    """Sum of squares of a state (components, batch, *cells) in the highest :data:`TAIL` of the modes of each axis."""
+    tails = [0.0] * grid.ndim
+    for i in range(grid.ndim):
+        across = next((j for j in range(grid.ndim) if j != i), None)
+        count = 1 if across is None else min(grid.shape[across], -(-x.size // SLAB))
+        edges = [0] if across is None else [k * grid.shape[across] // count for k in range(count + 1)]
+        parts = [x] if across is None else [x[(slice(None),) * (across + 2) + (slice(low, high),)] for low, high in pairwise(edges)]
+        for part in parts:
+            record_tails(transform(part, (i + 2,), 1), grid, (i,), tails)
+    return tails

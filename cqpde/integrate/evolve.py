@@ -23,7 +23,7 @@ import numpy as np
 from ..checkpoint import Make, NoKeeper
 from ..components import trace_norm_bound, upper_pairs
 from ..errors import SolverError
-from ..fv.assemble import Layout
+from ..fv.assemble import Bounds, Layout
 from ..fv.generator import Generator, make_generator
 from ..fv.limited import LimitedTransport, StepTooLong
 from ..grid import Grid
@@ -34,6 +34,9 @@ Array = np.ndarray
 
 #: Largest rate * time that one exponential spans.
 MAX_SPAN = 2000.0
+
+#: Largest rate * time of a whole run: beyond, it would take days on the fewest cells.
+MOST_SPAN = 1e9
 
 #: Finest step: the run's length over two to this power.
 MAX_LEVEL = 40
@@ -219,10 +222,22 @@ def evolve(
         saved = keeper.resumed
         x, e, progress = saved.array("x", *x.shape), saved.array("e", *e.shape), Progress(**saved.fields("progress", progress))
         propagator.restore(saved.count("applications", 0, 1 << 60), saved.number("peclet"))
+    if isinstance(propagator, Propagator):
+        _require_span(propagator.generator(float(times[0])).bounds, grid, float(times[-1] - times[0]))
     if isinstance(propagator, Propagator) and propagator.exact:
         yield from _exact_run(propagator, x, e, times, dt_max, report, progress, keeper)
     else:
         yield from _controlled_run(propagator, x, e, batch, times, jumps, tol, dt_max, report, progress, keeper)
+
+
+def _require_span(bounds: Bounds, grid: Grid, time: float) -> None:
+    """Refuse a run that would never end: cells that are crossed far more often than anybody can compute."""
+    span = (bounds.rate + bounds.frequency) * time
+    if not span <= MOST_SPAN:
+        raise SolverError(
+            "Grid", f"the fastest rate times the length of the run must be at most {MOST_SPAN:g}", f"{span:.3g} on {grid}",
+            "Check the units of box, noise and Hamiltonian; use wider cells or a shorter run",
+        )  # fmt: skip
 
 
 def _exact_run(

@@ -1,9 +1,8 @@
 r"""Advance a state by equal steps of a symmetric composition, order 2: what a large grid has memory and time for.
 
-Nothing is adapted: the cells are the user's, the step is the one asked for (rounded so that a whole number of them fills every gap between
-outputs), and one state is stepped in place. The time error is estimated where it costs little: the same run on half the cells along every
-axis, with this step and with twice the step, whose difference (which is three times the error of the smaller step where the cells resolve the
-state, and contains what they do not) is reported as the bound.
+Nothing is adapted: the cells are the user's, the step is the one asked for (rounded so that an even number of them fills every gap between
+outputs), and one state is stepped in place. Beside it goes a second one with twice the step, on the same cells: the difference, three times
+the error of the smaller step where it is small enough for its order, is reported as the bound of the time error.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..channels.compose import Composition
-from ..channels.resolution import norm_of_tail, resample_to, spread
+from ..channels.resolution import norm_of_tail, spread
+from ..channels.spectral import band_content
 from ..checkpoint import NoKeeper
 from ..components import trace_norm_bound
 from ..errors import RouteError
@@ -28,75 +28,91 @@ Array = np.ndarray
 #: Probability that a step may carry beyond an open end.
 MOST_BEYOND = 1e-3
 
+#: Values of a state that are compared with another one at once.
+COMPARED = 1 << 22
+
 
 def fixed_steps(
-    compose: Callable[[Grid], Composition], grid: Grid, dim: int, x: Array, times: Array, dt: float, report: Callable[[float], None],
+    composition: Composition, dim: int, x: Array, times: Array, dt: float, report: Callable[[float], None],
     keeper: NoKeeper | None = None,
 ) -> Iterator[Frame]:  # fmt: skip
     """Yield a frame at every one of ``times``.
 
     Parameters
     ----------
-    compose : callable
-        Makes the composition on a grid.
     x : array (d^2, batch, *cells)
         State at the first time, in the basis of the composition.
     dt : float
-        Step; the actual one is the next smaller that divides the gap.
+        Step; the actual one is the next smaller of which an even number fills the gap (one step where that has no time error).
     keeper : NoKeeper, optional
-        Is offered the state after every step; where it resumes a run, only the frames that are left are yielded.
+        Is offered the states after every step; where it resumes a run, only the frames that are left are yielded.
 
     Raises
     ------
     RouteError
         If a step carries more than 1e-3 beyond an open end.
     """
-    counts = [max(1, int(np.ceil(gap / dt - 1e-9))) for gap in np.diff(times)]
-    composition, keeper = compose(grid), keeper or NoKeeper()
-    batch, volume, saved = x.shape[1], grid.cell_volume, keeper.resumed
+    grid, keeper = composition.grid, keeper or NoKeeper()
+    counts = [1 if composition.exact else 2 * int(np.ceil(0.5 * gap / dt - 1e-9)) for gap in np.diff(times)]
+    batch, volume = x.shape[1], grid.cell_volume
     escaped = np.zeros((batch, 2 * grid.ndim, x.shape[0]))
-    progress, first, begun = Progress(tail=0.0), 1, 0
-    tails = [0.0] * grid.ndim
-    if saved is None:
-        errors = np.zeros(len(counts))
-        if not composition.exact:
-            errors = _time_errors(compose(grid.coarsened()), resample_to(x, grid.coarsened()), times, counts)
+    progress, first, fine, done = Progress(tail=0.0), 1, 0, 0  # fine: the twin has come to the next output; done: steps since the last one
+    rough: Array | None
+    if keeper.resumed is None:
         yield Frame(0, float(times[0]), x.reshape(x.shape[0], -1), escaped, replace(progress))
+        rough = None if composition.exact else x.copy()
         x = x.copy()
     else:
-        x, escaped, errors = saved.array("x", *x.shape), saved.array("escaped", *escaped.shape), saved.array("errors", len(counts))
-        tails, progress = saved.array("tails", grid.ndim).tolist(), Progress(**saved.fields("progress", progress))
-        first = saved.count("index", 1, len(times))
-        begun = saved.count("done", 0, counts[first - 1] if first < len(times) else 0)
+        saved = keeper.resumed
+        first, fine, done = saved.count("index", 1, len(times)), saved.count("fine", 0, 1), saved.count("done", 0, max(counts))
+        rough = None if composition.exact or first == len(times) else saved.array("rough", *x.shape)
+        x, escaped, progress = saved.array("x", *x.shape), saved.array("escaped", *escaped.shape), Progress(**saved.fields("progress", progress))
     for index, ((start, end), count) in enumerate(zip(pairwise(times[first - 1 :]), counts[first - 1 :], strict=True), start=first):
-        step = float(end - start) / count
-        if begun == 0:
-            tails = [0.0] * grid.ndim
-            beyond = composition.open_ends(float(start), float(end - start)).beyond(x, step)
+        t, length = float(start), float(end - start)
+        if not fine and not done:
+            beyond = composition.open_ends(t, length).beyond(x, length / (count if rough is None else count // 2))
             if beyond > MOST_BEYOND:
                 raise RouteError("Grid", "the split route needs open ends out of reach", f"a step carries {beyond:.2g} there", "Widen the box, or use method='fv'")
 
-        def seen(now: float, done: int, y: Array, gone: Array, index: int = index, tails: list[float] = tails, count: int = count) -> None:
+        def offer(now: float, fine: int, done: int, x: Array, rough: Array | None, gone: Array, index: int = index) -> None:
+            arrays = {"x": x, "escaped": gone} | ({} if rough is None else {"rough": rough})
+            keeper.offer(index, lambda: (arrays, {"progress": vars(progress), "t": now, "fine": fine, "done": done}))
+
+        def twin(now: float, done: int, y: Array, gone: Array, x: Array = x, escaped: Array = escaped, half: int = count // 2, offer: Any = offer) -> None:
+            offer(now, *((0, done) if done < half else (1, 0)), x, y, escaped)
+
+        def seen(now: float, done: int, y: Array, gone: Array, rough: Array | None = rough, count: int = count, offer: Any = offer) -> None:
             progress.edge = max(progress.edge, edge_content(y, grid, dim))
             report(now)
             if done < count:
-                keeper.offer(index, lambda: _state(y, gone, errors, tails, progress, now, done))
+                offer(now, 1, done, y, rough, gone)
 
-        x, escaped = composition.chain(x, escaped, float(start), float(end - start), count, tails, in_place=True, first=begun, seen=seen)
-        begun = 0
+        if rough is not None and not fine:
+            rough, _ = composition.chain(rough, escaped, t, length, count // 2, None, in_place=True, first=done, seen=twin)
+            done = 0
+        x, escaped = composition.chain(x, escaped, t, length, count, None, in_place=True, first=done, seen=seen)
+        fine = done = 0
+        if rough is not None:
+            progress.time_error = max(progress.time_error, difference(x, rough, volume))
+        rough = rough if index < len(counts) else None
         filled = min(spread(x, dim, volume), volume * float(np.prod(grid.shape)))
-        progress.tail = max(progress.tail or 0.0, *(norm_of_tail(s, filled, volume, dim) for s in tails))
+        progress.tail = max(progress.tail or 0.0, *(norm_of_tail(s, filled, volume, dim) for s in band_content(x, grid)))
         progress.steps += count
         progress.applications += count
-        progress.dt, progress.time_error = step, float(errors[index - 1])
+        progress.dt = length / count
         require_finite(x.reshape(x.shape[0], -1), grid, float(end), progress.steps)
         yield Frame(index, float(end), x.reshape(x.shape[0], -1), escaped, replace(progress))
-        keeper.offer(index + 1, lambda x=x, e=escaped, now=float(end): _state(x, e, errors, [0.0] * grid.ndim, progress, now, 0))  # type: ignore[misc]
+        offer(float(end), 0, 0, x, rough, escaped, index + 1)
 
 
-def _state(x: Array, escaped: Array, errors: Array, tails: list[float], progress: Progress, t: float, done: int) -> tuple[dict[str, Array], dict[str, Any]]:
-    """What a run goes on from, ``done`` steps after the last output."""
-    return {"x": x, "escaped": escaped, "errors": errors, "tails": np.array(tails)}, {"progress": vars(progress), "t": t, "done": done}
+def difference(x: Array, y: Array, volume: float) -> float:
+    """Integrated trace norm (a bound of it) of ``x - y``, the largest over the batch."""
+    a, b = (state.reshape(*state.shape[:2], -1) for state in (x, y))
+    worst, each = 0.0, max(1, COMPARED // x.shape[0])
+    for k in range(x.shape[1]):
+        parts = range(0, a.shape[2], each)
+        worst = max(worst, sum(trace_norm_bound(a[:, k, i : i + each] - b[:, k, i : i + each], 1, volume) for i in parts))
+    return worst
 
 
 def edge_content(x: Array, grid: Grid, dim: int) -> float:
@@ -108,16 +124,3 @@ def edge_content(x: Array, grid: Grid, dim: int) -> float:
                 f = np.take(x[:dim], place, axis=i + 2).sum(axis=0)
                 worst = max(worst, float(np.abs(f).reshape(f.shape[0], -1).sum(axis=1).max()))
     return worst * grid.cell_volume
-
-
-def _time_errors(composition: Composition, x: Array, times: Array, counts: list[int]) -> Array:
-    """Differences between steps of this length and of twice it, on few cells, at every output."""
-    ends = []
-    for share in (1, 2):
-        y, e = x.copy(), np.zeros((x.shape[1], 2 * composition.grid.ndim, x.shape[0]))
-        states = []
-        for (start, end), count in zip(pairwise(times), counts, strict=True):
-            y, e = composition.chain(y, e, float(start), float(end - start), max(1, -(-count // share)), None)
-            states.append(y)
-        ends.append(states)
-    return np.array([trace_norm_bound((a - b).reshape(len(a), -1), a.shape[1], composition.grid.cell_volume) for a, b in zip(*ends, strict=True)])

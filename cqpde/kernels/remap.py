@@ -85,8 +85,11 @@ def _positive(m: Array, d: int, slack: float, work: Array) -> bool:
 
 
 @njit(cache=True)
-def _limit(buf: Array, j: int, start: int, weights: Array, d: int, trial: Array, work: Array) -> float:
-    """Largest fraction of the quartic's deviation from the mean of cell ``j`` that stays positive semi-definite."""
+def _limit(buf: Array, j: int, start: int, along: int, weights: Array, d: int, trial: Array, work: Array) -> float:
+    """Largest fraction of the quartic's deviation from the mean of cell ``j`` that stays positive semi-definite.
+
+    The stencil is read from ``start`` in the direction ``along`` (1 or -1).
+    """
     n_comp = buf.shape[0]
     trace = 0.0
     for c in range(d):
@@ -97,7 +100,7 @@ def _limit(buf: Array, j: int, start: int, weights: Array, d: int, trial: Array,
         for c in range(n_comp):
             value = 0.0
             for m in range(5):
-                value += weights[k, m] * buf[c, start + m]
+                value += weights[k, m] * buf[c, start + along * m]
             trial[0, c] = value - buf[c, j]
             trial[1, c] = buf[c, j] + theta * trial[0, c]
         if _positive(trial[1], d, slack, work):
@@ -160,7 +163,11 @@ def _remap_lines(
         for j in range(low_valid, high_valid):
             s = min(max(j - 2, low_valid), high_valid - 5)
             start[j] = s
-            theta[j] = _limit(buf, j, s, control[j - s], d, trial, work)
+            # what enters at a specular end is what leaves the mirrored line, to round-off: images are limited from that line's own side
+            if (lower == SPECULAR and j < ghosts) or (upper == SPECULAR and j >= n + ghosts):
+                theta[j] = _limit(buf, j, s + 4, -1, control[s + 4 - j], d, trial, work)
+            else:
+                theta[j] = _limit(buf, j, s, 1, control[j - s], d, trial, work)
         pattern = foot_of_line[line]
         for i in range(n + 1):
             position = feet[pattern, i] + ghosts

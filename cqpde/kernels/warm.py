@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from .circulant import apply_circulants
 from .diagnostics import matrices, survey
 from .remap import remap, tables
 from .spectral import exponentials, multiply, shift_lines
@@ -56,6 +57,8 @@ def _split() -> None:
     z = np.ones((1, 5), dtype=complex)
     none = np.zeros((1, 1), dtype=np.int64)
     multiply(z, z.copy(), _ints(5), _ints(0), _ints(0), _ints(0), none, np.ones(1, dtype=complex))
+    none = _ints(0)
+    apply_circulants(np.ones((1, 4)), 4, 1, none, none, True, 1, none, none, none, none, np.zeros((1, 1, 2, 4)))
     m = np.zeros((1, 3, 3), dtype=complex)
     exponentials(m, m.copy())
     x = np.ones((1, 5))

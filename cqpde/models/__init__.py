@@ -17,7 +17,7 @@ from .mass_in_superposition import (
     mass_in_superposition_start,
 )
 from .qubit_lattice import lattice_site, qubit_lattice, qubit_lattice_setup
-from .setup import Setup
+from .setup import Setup, merged
 from .well_and_barrier import well_and_barrier, well_and_barrier_grid, well_and_barrier_setup
 
 #: Name -> setup function; its keyword arguments are the model's parameters.
@@ -46,5 +46,5 @@ def setup(name: str, **parameters: Any) -> Setup:
 
 __all__ = [
     "CATALOGUE", "Setup", "lattice_site", "linear_diosi", "linear_diosi_exact", "mass_in_superposition", "mass_in_superposition_grid",
-    "mass_in_superposition_start", "qubit_lattice", "setup", "well_and_barrier", "well_and_barrier_grid",
+    "mass_in_superposition_start", "merged", "qubit_lattice", "setup", "well_and_barrier", "well_and_barrier_grid",
 ]  # fmt: skip

@@ -114,10 +114,12 @@ def qubit_lattice_setup(
     if n not in (1, 2):
         raise ModelError("qubit_lattice(n=...)", "the direct grid is for 1 or 2 sites", repr(n), "Use cqpde.solve_sites for more sites")
     model = qubit_lattice(n, m, lam, sigma, gradient, correlation, shift)
-    reach, push = 3.9 + 0.2 * abs(lam) / m + 0.5 * sigma / m, 3.9 + 0.5 * abs(lam) + 3.0 * sigma
+    # 6.2 standard deviations about both branches at t = 0.5
+    reach = 0.125 * abs(lam) / m + 6.2 * (0.25 + 0.0625 / m**2 + sigma**2 / (24 * m**2)) ** 0.5
+    push = 0.5 * abs(lam) + 6.2 * (0.25 + 0.5 * sigma**2) ** 0.5
     axes: dict[str, Any] = {}
     for i in range(1, int(n) + 1):
-        axes |= {f"phi_{i}": (-reach, reach, 24), f"pi_{i}": (-push, push, 32)}
+        axes |= {f"phi_{i}": (-reach, reach, 24), f"pi_{i}": (-push, push, 36)}
     grid = Grid(**axes)
     cat = np.zeros(2 ** int(n), dtype=complex)
     cat[0] = cat[-1] = 0.5**0.5

@@ -12,6 +12,7 @@ from ..errors import ModelError
 from ..grid import Grid
 from ..initial import State
 from ..model import Model
+from ..options import is_number
 
 Array = np.ndarray
 
@@ -40,10 +41,17 @@ class Setup:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's own options under what the user gave; its fixed step goes where the user chose a route that has none."""
+    options = {**own, **given}
+    if "dt" not in given and (given.get("method") == "fv" or given.get("positivity") or given.get("transport") or "dt_max" in given):
+        options.pop("dt", None)
+    return options
+
+
 def require_parameters(name: str, positive: Mapping[str, Any], finite: Mapping[str, Any]) -> None:
     """Refuse parameters that are not numbers, not finite, or not positive where they must be."""
     for rule, group in (("positive", positive), ("finite", finite)):
         for key, value in group.items():
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-            if not number or not np.isfinite(value) or (rule == "positive" and value <= 0):
+            if not is_number(value) or (rule == "positive" and value <= 0):
                 raise ModelError(f"{name}({key}=...)", f"must be a {rule} number", repr(value), "Correct the parameter")

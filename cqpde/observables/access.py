@@ -32,7 +32,7 @@ def check_axes(ds: xr.Dataset, names: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse names that are not classical coordinates of the solution; return them in the order of the grid."""
     known = grid_of(ds).names
     for name in names:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise OptionError(
                 "axis", "must be a classical coordinate of the solution", repr(name), did_you_mean(str(name), known)
             )

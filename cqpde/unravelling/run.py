@@ -281,6 +281,8 @@ def advance(plan: Plan, swarm: Swarm, t: float, h: float, noise: Noise) -> tuple
 
 
 def _require_finite(plan: Plan, swarm: Swarm, chunk: int, t: float) -> None:
+    if not len(swarm.z):
+        return
     good = all_finite(swarm.z) & all_finite(swarm.x.reshape(len(swarm.x), -1))
     if not good.all():
         worst = int(np.argmin(good))
