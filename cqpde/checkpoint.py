@@ -9,9 +9,10 @@ The folder of a run (``OUT.nc.run`` beside the file that ``cqpde run`` will writ
 ``grid_error``        a folder of the same kind for the second run that estimates the grid error;
 ``diagnostics.csv``   one line per output, for looking on while the run goes on;
 ``partial.nc``        what there was when the run was stopped, written by ``cqpde run``;
+``begun``             appears with the first state: without it a folder with no state is that of a run which had not begun to step;
 ``lock``              held while a process works on the run.
 
-All but the last three are :mod:`cqpde.container` files or JSON: written beside, synced, renamed, with digests; nothing is pickled or executed.
+Run, states and frames are :mod:`cqpde.container` files or JSON: written beside, synced, renamed, with digests; nothing is pickled or executed.
 Integrators *offer* their state after every accepted step; it is written when ``every`` seconds have passed (and twenty times what the
 writing takes), when a signal came, when the time is up, and at the end. A checkpoint that cannot be written (disk full) does not end the run.
 """
@@ -20,12 +21,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
 import hashlib
 import json
 import os
 import platform
-import shutil
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -38,6 +38,11 @@ import numpy as np
 from . import container
 from .errors import CqpdeWarning, FileError, Interrupted, OptionError
 from .signals import asked
+
+try:
+    import fcntl
+except ImportError:  # not POSIX: two processes on one run are not kept apart there
+    fcntl = None  # type: ignore[assignment]
 
 Array = np.ndarray
 Arrays = dict[str, Array]
@@ -52,6 +57,9 @@ RECORD = 0.06
 SPEED = 1e8
 
 FORMAT = 1
+
+#: What may be in the folder of a run.
+FILES = re.compile(r"run\.json|initial|state\.[01]|frames\.\d+\.\d+|grid_error|diagnostics\.csv|partial\.nc|begun|lock|\..*\.part")
 
 #: Most checkpoints of a run.
 MOST = 1 << 62
@@ -206,11 +214,18 @@ class Keeper(NoKeeper):
         self._began = time.monotonic()
         self._written, self._busy = self._began, 0.0
         self._t = float("nan")
-        self._run = ""
+        self._digest = ""
         self._make: Callable[[], tuple[dict[str, Any], Arrays]] | None = None  # until the record is written
         self._children: list[Keeper] = []
+        self._parent: Keeper | None = None
+        self._pending: tuple[int, Make] | None = None  # the end of the run, where it was not worth writing
         self._lock: Any = None
         self._csv: Any = None
+
+    @property
+    def _run(self) -> str:
+        """What ties states and outputs to their run."""
+        return self._digest if self._parent is None else self._parent._run
 
     # -- beginning -----------------------------------------------------------------------------------------------------
     def begin(self, make: Callable[[], tuple[dict[str, Any], Arrays]], need: float = 0.0) -> None:
@@ -240,12 +255,15 @@ class Keeper(NoKeeper):
                 raise
 
     def _write_record(self) -> None:
+        if self._parent is not None and self._parent._pending is not None:
+            (index, make), self._parent._pending = self._parent._pending, None
+            self._parent.write(index, *make())
         if self._make is None:
             return
         record, arrays = self._make()
         container.write(self.folder / "initial", arrays, {})
         text = json.dumps({"format": FORMAT, **record, "source": self.source, "versions": versions()}, indent=1)
-        self._run = hashlib.sha256(text.encode()).hexdigest()
+        self._digest = hashlib.sha256(text.encode()).hexdigest()
         beside = self.folder / ".run.json.part"
         with open(beside, "w") as handle:
             handle.write(text)
@@ -256,7 +274,11 @@ class Keeper(NoKeeper):
         self._make = None
 
     def require_new(self) -> None:
-        """Refuse a folder that holds a run already."""
+        """Refuse a folder that holds a run already, or something else."""
+        if self.folder.is_dir():
+            others = [p.name for p in self.folder.iterdir() if not FILES.fullmatch(p.name)]
+            if others:
+                raise FileError(str(self.folder), "must be a new or an empty folder", ", ".join(others[:3]), "Choose another path")
         if (self.folder / "run.json").exists():
             raise FileError(str(self.folder), "must not hold a run already", "an interrupted one", f"Go on with it by {self.hint}, or delete the folder")
 
@@ -296,7 +318,7 @@ class Keeper(NoKeeper):
             old = {str(k): str(v) for k, v in record["versions"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FileError(str(path), "must be the record of a run", str(error)[:100], "It is damaged, or not one of cqpde's") from None
-        self._run = hashlib.sha256(text).hexdigest()
+        self._digest = hashlib.sha256(text).hexdigest()
         _compare_versions(old, str(path))
         self.initial, _ = container.read(self.folder / "initial")
         self.record, self.resumes = record, True
@@ -331,12 +353,10 @@ class Keeper(NoKeeper):
         if self._lock is not None:
             return
         self._lock = open(self.folder / "lock", "w")  # noqa: SIM115 - held while the run goes on
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not locked(self._lock):
             self._lock.close()
             self._lock = None
-            raise FileError(str(self.folder), "must not be in use", "another process works on this run", "Wait for it, or end it") from None
+            raise FileError(str(self.folder), "must not be in use", "another process works on this run", "Wait for it, or end it")
 
     # -- going on ------------------------------------------------------------------------------------------------------
     def attach(self, recorder: Records) -> None:
@@ -388,6 +408,8 @@ class Keeper(NoKeeper):
         cheap = self.every == 0.0 or waited >= max(self._busy, self._size(index) / SPEED) / SHARE
         if why or (cheap and (waited >= self.every or last)):
             self._stop(why, self.write(index, *make()))
+        elif last:
+            self._pending = (index, make)
 
     def _size(self, index: int) -> int:
         """Bytes of the outputs that a checkpoint would write."""
@@ -439,8 +461,8 @@ class Keeper(NoKeeper):
 
     def child(self, name: str) -> NoKeeper:
         """See :meth:`NoKeeper.child`."""
-        other = Keeper(self.folder / name, self.every, None, self.hint)
-        other.deadline, other._run = self.deadline, self._run
+        other = type(self)(self.folder / name, self.every, None, self.hint)
+        other.deadline, other._parent = self.deadline, self
         try:
             other.folder.mkdir(exist_ok=True)
             other._hold()
@@ -465,9 +487,25 @@ class Keeper(NoKeeper):
         self._lock = self._csv = None
 
     def remove(self) -> None:
-        """Delete the folder of a run whose result is safe."""
+        """Delete the folder of a run whose result is safe; what is not of a run stays."""
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder / "grid_error", self.folder):
+            with contextlib.suppress(OSError):
+                for path in folder.iterdir():
+                    if FILES.fullmatch(path.name) and not path.is_dir():
+                        path.unlink()
+                folder.rmdir()
+
+
+def locked(handle: Any) -> bool:
+    """Lock an open file for this process until it is closed; False if another process holds it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def keeper_of(checkpoint: Any, every: Any, max_walltime: Any) -> NoKeeper:

@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     setup, options, text = _problem(arguments)
     output = Path(arguments.output or Path(arguments.what).with_suffix(".nc").name)
     io.check_writable(output)
-    keeper = running.keeper_for(arguments, output, {"config": text})
+    keeper = running.keeper_for(arguments, output, {"config": text, "command": f"cqpde run {arguments.what}"})
     quiet = arguments.quiet or arguments.json
     if not quiet:
         seconds = warm("split") + warm("fv")
@@ -107,8 +107,8 @@ def resume(arguments: argparse.Namespace) -> int:
     if not quiet and arguments.what is None:
         print(f"{'resuming':>20}  {output}")
     keeper = Keeper(folder, arguments.checkpoint_every, arguments.max_walltime, f"'cqpde resume {arguments.what or output}'")
-    text = running.configuration(folder)
-    solution = running.finished(keeper, output, "cqpde run, cqpde resume", lambda: resumed(keeper, progress=not quiet), text)
+    text, command = running.configuration(folder)
+    solution = running.finished(keeper, output, f"{command}, cqpde resume".removeprefix(", "), lambda: resumed(keeper, progress=not quiet), text)
     setup = None
     if text and solution is not None:
         problem, grid = config.parse_text(text), grid_of(solution)

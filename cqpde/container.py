@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,9 @@ def _entry(entry: dict[str, Any]) -> tuple[str, str, tuple[int, ...], list[int],
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in a folder survive a loss of power."""
+    """Make a rename in a folder survive a loss of power (where folders can be synced)."""
+    if os.name == "nt":
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -130,8 +133,7 @@ def sync_folder(folder: Path) -> None:
 
 def free_bytes(folder: Path) -> int:
     """Free bytes on the disk of a folder."""
-    found = os.statvfs(folder)
-    return int(found.f_bavail * found.f_frsize)
+    return shutil.disk_usage(folder).free
 
 
 def in_bytes(number: float) -> str:

@@ -87,7 +87,7 @@ class Recorder:
 
     def part(self, start: int, stop: int) -> tuple[dict[str, Array], dict[str, Any]]:
         """Outputs ``start <= k < stop`` as arrays, for a checkpoint."""
-        kept = np.isin(self.kept, self.times[start:stop])
+        kept = self._frames(start, stop)
         arrays = {"rho": self.rho[kept], "escaped": self.escaped[start:stop], **{f"diagnostic {k}": v[start:stop] for k, v in self.diagnostics.items()}}
         saved: dict[str, list[Any]] = {}
         for name, values in self._saved.items():
@@ -96,11 +96,16 @@ class Recorder:
 
     def size(self, start: int, stop: int) -> int:
         """Bytes of the fields among them."""
-        return int(np.isin(self.kept, self.times[start:stop]).sum()) * self.rho[0].nbytes
+        return int(self.rho[self._frames(start, stop)].nbytes)
+
+    def _frames(self, start: int, stop: int) -> slice:
+        """Where the fields of these outputs are."""
+        low, high = np.searchsorted(self.kept, self.times[start]), np.searchsorted(self.kept, self.times[stop - 1], side="right")
+        return slice(int(low), int(high)) if stop > start else slice(0, 0)
 
     def put(self, start: int, stop: int, arrays: dict[str, Array], record: dict[str, Any]) -> None:
         """Put back what :meth:`part` gave; shapes of another run are refused with a ValueError."""
-        kept = np.isin(self.kept, self.times[start:stop])
+        kept = self._frames(start, stop)
         targets: list[tuple[Array, Any, str]] = [(self.rho, kept, "rho"), (self.escaped, slice(start, stop), "escaped")]
         targets += [(values, slice(start, stop), f"diagnostic {name}") for name, values in self.diagnostics.items()]
         for target, where, name in targets:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import sys
 import warnings
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import io
-from .checkpoint import Keeper
+from .checkpoint import Keeper, locked
 from .errors import CqpdeError, CqpdeWarning, FileError, Interrupted, OptionError, SolverError
 
 if TYPE_CHECKING:
@@ -130,20 +129,18 @@ def in_use(folder: Path) -> bool:
     """Whether a process works on the run in a folder."""
     try:
         with open(folder / "lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not locked(lock)
     except FileNotFoundError:
         return False
-    except OSError:
-        return True
-    return False
 
 
-def configuration(folder: Path) -> str:
-    """The configuration of a run of ``cqpde run``; empty for another run, or if the record is damaged (which is said where it is read)."""
+def configuration(folder: Path) -> tuple[str, str]:
+    """Configuration and command of a run of ``cqpde run``; empty for another run, or if the record is damaged (which is said where it is read)."""
     try:
-        return str(json.loads((folder / "run.json").read_text())["source"]["config"])
+        source = json.loads((folder / "run.json").read_text())["source"]
+        return str(source["config"]), str(source["command"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return ""
+        return "", ""
 
 
 def output_of(folder: Path, given: str | None) -> Path:

@@ -11,43 +11,51 @@ from cqpde.resuming import resumed
 
 
 class Stopping(Keeper):
-    """A keeper that stops the run after so many steps."""
+    """A keeper that stops the run after so many steps, those of the second run for the grid error included."""
 
-    left_steps = 10**9
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.budget, self.stopped = [10**9], False
+
+    def child(self, name):
+        other = super().child(name)
+        other.budget = self.budget
+        return other
 
     def offer(self, index, make):
-        self.left_steps -= 1
-        self.stopped = self.left_steps == 0
+        self.budget[0] -= 1
+        self.stopped = self.budget[0] == 0
         super().offer(index, make)
 
     def _reason(self):
-        return "the test" if getattr(self, "stopped", False) else ""
+        return "the test" if self.stopped else ""
+
+
+def stopping(folder, steps, every=1e9):
+    keeper = Stopping(folder, every)
+    keeper.budget[0] = steps
+    return keeper
 
 
 def stopped_and_resumed(begin, folder, steps, every=1e9, rounds=1, **again):
     """``begin(checkpoint=keeper)`` is stopped after ``steps`` steps and resumed, ``rounds`` times."""
-    keeper = Stopping(folder, every)
-    keeper.left_steps = steps
     try:
-        return begin(checkpoint=keeper), 0
+        return begin(checkpoint=stopping(folder, steps, every)), 0
     except Interrupted as stop:
         assert "can be resumed" in str(stop)
-        partial = stop.partial
     for k in range(1, rounds + 1):
-        keeper = Stopping(folder, every)
-        keeper.left_steps = steps if k < rounds else 10**9
         try:
-            return resumed(keeper, **again), k
-        except Interrupted as stop:
-            partial = stop.partial or partial
+            return resumed(stopping(folder, steps if k < rounds else 10**9, every), **again), k
+        except Interrupted:
+            pass
     raise AssertionError("never finished")
 
 
 def count_steps(begin, folder):
     """How many steps a run offers."""
-    keeper = Stopping(folder, 1e9)
+    keeper = stopping(folder, 10**9)
     begin(checkpoint=keeper)
-    return 10**9 - keeper.left_steps
+    return 10**9 - keeper.budget[0]
 
 
 def assert_same_bits(one, two, leave_out=()):

@@ -18,7 +18,7 @@ from cqpde.expressions import parse
 from cqpde.resuming import resumed
 from cqpde.stored_model import model_from, model_record
 
-from .interrupted import Stopping, assert_same_bits, count_steps, diosi, stopped_and_resumed
+from .interrupted import assert_same_bits, count_steps, diosi, stopped_and_resumed, stopping
 
 q, p, t = sympy.symbols("q p t", real=True)
 
@@ -95,8 +95,7 @@ def test_bad_newest_falls_back_and_none_is_an_error(tmp_path):
 def _stopped(folder, steps=3):
     """The folder of a run that was stopped."""
     model, rho0, times = diosi((24, 32), times=4)
-    keeper = Stopping(folder, 0.0)
-    keeper.left_steps = steps
+    keeper = stopping(folder, steps, 0.0)
     with pytest.raises(Interrupted) as stop:
         cq.solve(model, rho0, times, tol=1e-2, method="fv", dt_max=0.06, checkpoint=keeper)
     return stop.value
@@ -225,8 +224,7 @@ def test_python_functions_are_asked_for_again_and_compared(tmp_path):
     begin = lambda **k: cq.solve(make(1.0), rho0, times, tol=1e-2, method="fv", save=saver, **k)
     whole = begin()
     folder = tmp_path / "run"
-    keeper = Stopping(folder, 0.0)
-    keeper.left_steps = 5
+    keeper = stopping(folder, 5, 0.0)
     with pytest.raises(Interrupted):
         begin(checkpoint=keeper)
     with pytest.raises(OptionError, match="Python functions"):
@@ -307,12 +305,25 @@ def test_every_integrator_goes_on_with_the_same_bits(name, tmp_path):
     assert_same_bits(whole, cq.resume(tmp_path / "again"))  # finished: its result again
 
 
+def test_the_second_run_for_the_grid_error_goes_on_too(tmp_path):
+    """Stopped within it: the first run is not done again, the second goes on where it was."""
+    model, rho0, times, options = ROUTES["fv, limited"]()
+    begin = lambda **k: cq.solve(model, rho0, times, **options, **k)
+    whole, n = begin(), count_steps(begin, tmp_path / "count")
+    first = count_steps(lambda **k: cq.solve(model, rho0, times, grid_error=False, **options, **k), tmp_path / "first")
+    assert n > first + 2
+    with pytest.raises(Interrupted):
+        begin(checkpoint=stopping(tmp_path / "run", first + 2))
+    keeper = stopping(tmp_path / "run", 10**9)
+    assert_same_bits(whole, resumed(keeper))
+    assert 10**9 - keeper.budget[0] == n - first - 2
+
+
 def test_a_frozen_counter_would_be_noticed(tmp_path):
     """The twin with a defect: a checkpoint whose state is the one before does not give the same bits."""
     model, rho0, times, options = ROUTES["fv, limited"]()
     whole = cq.solve(model, rho0, times, **options)
-    keeper = Stopping(tmp_path / "run", 0.0)
-    keeper.left_steps = 4
+    keeper = stopping(tmp_path / "run", 4, 0.0)
     with pytest.raises(Interrupted):
         cq.solve(model, rho0, times, checkpoint=keeper, **options)
     newest, other = sorted(tmp_path.glob("run/state.?"), key=lambda f: -container.read(f)[1]["serial"])
@@ -348,8 +359,7 @@ def test_ensembles_go_on_with_the_same_bits(name, tmp_path):
 
 def test_ensembles_ask_for_what_was_given_in_python(tmp_path):
     make = lambda width: cq.product(_state(32, 32).grid, lambda z: np.exp(-width * z.q**2 - z.p**2), cq.ket("+"))
-    keeper = Stopping(tmp_path / "run", 0.0)
-    keeper.left_steps = 2
+    keeper = stopping(tmp_path / "run", 2, 0.0)
     begin = lambda **k: cq.unravel(cq.models.linear_diosi(), make(1.0), [0, 0.2], trajectories=4096 * 3, seed=3, dt=0.1, **k)
     with pytest.raises(Interrupted):
         begin(checkpoint=keeper)
@@ -380,6 +390,12 @@ def test_options_and_folders_are_checked_before_any_work(tmp_path):
             with pytest.raises(CqpdeError, match=words):
                 begin(model, rho0, times, **options)
     assert not list(tmp_path.iterdir())
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("x")
+    with pytest.raises(FileError, match=r"new or an empty folder; found chapter1.tex"):
+        cq.solve(model, rho0, times, checkpoint=tmp_path / "thesis")
+    Keeper(tmp_path / "thesis").remove()
+    assert (tmp_path / "thesis" / "chapter1.tex").exists()
     with pytest.raises(FileError, match=r"needs up to .* free there"):
         Keeper(tmp_path / "big").begin(lambda: ({}, {}), need=1e18)
     assert not (tmp_path / "big").exists()

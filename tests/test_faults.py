@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import cqpde as cq
+from cqpde import container
 from cqpde.cli import main
 
 from .interrupted import assert_same_bits
@@ -57,6 +58,15 @@ def test_a_run_out_of_time_ends_with_75_and_is_found_again(tmp_path, monkeypatch
     capsys.readouterr()
     for arguments, words in ((["resume"], "no *.run here"), (["resume", "a.nc"], "the file is there"), (["resume", "x.nc"], "neither")):
         assert main(arguments) == 2 and words in capsys.readouterr().err
+
+
+def test_a_disk_that_is_too_small_is_told_beforehand(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(container, "free_bytes", lambda folder: 1_000_000)
+    assert main([*RUN, "-o", "a.nc"]) == 2
+    text = capsys.readouterr().err
+    assert "a.nc.run: needs up to 3.23 MB for checkpoints and result; found 1 MB free there" in text, text
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_of_python_is_resumed_by_the_command(tmp_path, monkeypatch, capsys):

@@ -72,8 +72,8 @@ def run_whole_steps(
     if saved is not None:
         first, before, estimate = saved.count("position", 0, len(usable) - 1), saved.count("before", 1, 1 << 60), saved.number("estimate")
         composition.restore(saved.count("applications", 0, 1 << 60), 0.0)
-        if "coarse" in saved.arrays:
-            coarse = list(saved.array("coarse", len(times) - 1, *x.shape))
+        if "coarse 0" in saved.arrays:
+            coarse = [saved.array(f"coarse {k}", *x.shape) for k in range(len(times) - 1)]
     for position, counts in enumerate(usable[first:], start=first):
 
         def offer(march: dict[str, Any], position: int = position, coarse: list[Array] | None = coarse, before: int = before, estimate: float = estimate) -> None:
@@ -117,7 +117,7 @@ def _march(
     edge, first, begun = 0.0, 0, 0
     if saved is not None:
         x, edge, first = saved.array("x", *x.shape), saved.number("edge"), saved.count("stop", 0, len(counts) - 1)
-        out = list(saved.array("out", sum(1 for stop in stops[1 : first + 1] if stop in times), *x.shape))
+        out = [saved.array(f"out {k}", *x.shape) for k in range(sum(1 for stop in stops[1 : first + 1] if stop in times))]
         begun = saved.count("done", 0, int(counts[first]))
     shape = (x.shape[0], batch, *composition.grid.shape)
     e = np.zeros((batch, 2 * composition.grid.ndim, x.shape[0]))
@@ -143,9 +143,8 @@ def _state(
     march: dict[str, Any], composition: PositiveComposition, position: int, coarse: list[Array] | None, before: int, estimate: float
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """What a run goes on from: the march under way, and the one before that it is compared with."""
-    x, out = march["x"], march["out"]
-    arrays = {"x": x, "out": np.stack(out) if out else np.zeros((0, *x.shape))}
-    if coarse is not None:
-        arrays["coarse"] = np.stack(coarse)
+    arrays = {"x": march["x"]}
+    for name, states in (("out", march["out"]), ("coarse", coarse or [])):
+        arrays |= {f"{name} {k}": state for k, state in enumerate(states)}
     numbers = {name: march[name] for name in ("edge", "stop", "done", "t")}
     return arrays, {**numbers, "position": position, "before": before, "estimate": float(estimate), "applications": composition.applications}
