@@ -50,7 +50,7 @@ Arrays = dict[str, Array]
 #: Writing may take this share of the time at most.
 SHARE = 0.05
 
-#: Seconds that the record of a run takes to be written, at least.
+#: Seconds that the record of a run takes to be written, about.
 RECORD = 0.06
 
 #: Bytes per second that a disk is trusted with before anything was written to it.
@@ -180,6 +180,9 @@ class NoKeeper:
         """What keeps a second run that belongs to this one."""
         return self
 
+    def abandon(self) -> None:
+        """Delete the folder of a run that was refused or failed before its first checkpoint."""
+
     def close(self) -> None:
         """Let go of the folder."""
 
@@ -219,6 +222,7 @@ class Keeper(NoKeeper):
         self._children: list[Keeper] = []
         self._parent: Keeper | None = None
         self._pending: tuple[int, Make] | None = None  # the end of the run, where it was not worth writing
+        self._mine = False  # whether the run was begun here
         self._lock: Any = None
         self._csv: Any = None
 
@@ -231,8 +235,7 @@ class Keeper(NoKeeper):
     def begin(self, make: Callable[[], tuple[dict[str, Any], Arrays]], need: float = 0.0) -> None:
         """Start a new run in the folder, whose files will take up to ``need`` bytes; ``make`` gives its record and initial arrays.
 
-        They are written when the run has taken twenty times what that takes (at least a second), or when it is stopped: a shorter run
-        leaves nothing.
+        They are written when the run has taken a second, or when it is stopped: a shorter run leaves nothing.
 
         Raises
         ------
@@ -245,13 +248,14 @@ class Keeper(NoKeeper):
         except OSError as error:
             raise FileError(str(self.folder), "must be a folder that can be made", error.strerror or str(error), "Choose another path") from None
         self._hold()
+        self._clear("lock")  # of a run that ended before anything was kept
         self.require_space(need)
-        self._make = make
+        self._make, self._mine = make, True
         if self.every == 0.0:
             try:
                 self._write_record()
             except (OSError, FileError):
-                self.remove()  # nothing was begun
+                self.abandon()
                 raise
 
     def _write_record(self) -> None:
@@ -381,8 +385,13 @@ class Keeper(NoKeeper):
         self._csv = open(self.folder / "diagnostics.csv", "w", buffering=1, newline="")  # noqa: SIM115 - open while the run goes on
         csv.writer(self._csv).writerow(recorder.columns())
         csv.writer(self._csv).writerows(recorder.row(k) for k in range(upto))
+        self._record_in_time()
         if why := self._reason():
             self._stop(why, self._keep(self._write_record))
+
+    def _record_in_time(self) -> None:
+        if self._make is not None and time.monotonic() - self._began >= RECORD / SHARE:
+            self._keep(self._write_record)
 
     def _frames(self, k: int) -> Path:
         return self.folder / f"frames.{self._attempt}.{k:05d}"
@@ -403,8 +412,7 @@ class Keeper(NoKeeper):
         """See :meth:`NoKeeper.offer`."""
         why, waited = self._reason(), time.monotonic() - self._written
         last = self.recorder is not None and index >= self.recorder.total
-        if self._make is not None and time.monotonic() - self._began >= (RECORD + self._size(0) / SPEED) / SHARE:
-            self._keep(self._write_record)
+        self._record_in_time()
         cheap = self.every == 0.0 or waited >= max(self._busy, self._size(index) / SPEED) / SHARE
         if why or (cheap and (waited >= self.every or last)):
             self._stop(why, self.write(index, *make()))
@@ -476,6 +484,11 @@ class Keeper(NoKeeper):
                 warnings.warn(f"{error} The {name} run starts at its first time", CqpdeWarning, stacklevel=4)
         return other
 
+    def abandon(self) -> None:
+        """See :meth:`NoKeeper.abandon`."""
+        if self._mine and not any(self.folder.glob("state.?")):
+            self.remove()
+
     def close(self) -> None:
         """Let go of the folder."""
         for other in self._children:
@@ -489,12 +502,18 @@ class Keeper(NoKeeper):
     def remove(self) -> None:
         """Delete the folder of a run whose result is safe; what is not of a run stays."""
         self.close()
+        self._clear()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _clear(self, *stay: str) -> None:
         for folder in (self.folder / "grid_error", self.folder):
             with contextlib.suppress(OSError):
                 for path in folder.iterdir():
-                    if FILES.fullmatch(path.name) and not path.is_dir():
+                    if FILES.fullmatch(path.name) and path.name not in stay and not path.is_dir():
                         path.unlink()
-                folder.rmdir()
+        with contextlib.suppress(OSError):
+            (self.folder / "grid_error").rmdir()
 
 
 def locked(handle: Any) -> bool:

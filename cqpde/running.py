@@ -60,8 +60,6 @@ def finished(keeper: Keeper, output: Path, history: str, go: Callable[[], xr.Dat
         except SolverError:
             if any(keeper.folder.glob("state.?")):
                 print(f"cqpde: the last good checkpoint is kept in {keeper.folder}; start anew with --discard", file=sys.stderr)
-            else:
-                keeper.remove()
             raise
         solution.attrs |= _about(text, history)
         try:

@@ -185,6 +185,9 @@ def solve(
     except Interrupted as stop:
         stop.partial = _partial(problem, route, single, f"aborted: {stop.found}")
         raise
+    except CqpdeError:
+        keeper.abandon()
+        raise
     finally:
         keeper.close()
     _warn(grid, run, float(tol))

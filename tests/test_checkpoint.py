@@ -401,6 +401,20 @@ def test_options_and_folders_are_checked_before_any_work(tmp_path):
     assert not (tmp_path / "big").exists()
 
 
+def test_what_is_refused_or_fails_at_once_leaves_nothing(tmp_path):
+    model, rho0, times = diosi((24, 32))
+    still = cq.Model(("q", "p"), 2, L=[cq.sigmaz()], D1={"p": [-0.5]}, D2={"q": 0.5, "p": 0.5}, D0="saturated")
+    for wrong in ({"model": still, "method": "fv", "transport": "upwind"}, {"tol": 1e-12, "method": "split", "positivity": "exact", "transport": "limited"}):
+        with pytest.raises(CqpdeError):
+            cq.solve(wrong.pop("model", model), rho0, times, checkpoint=tmp_path / "run", **wrong)
+        assert not list(tmp_path.iterdir())
+    keeper = Keeper(tmp_path / "run")
+    keeper.begin(lambda: ({}, {}))
+    with pytest.raises(FileError, match="in use"):  # of another process: nothing of it goes
+        cq.solve(model, rho0, times, checkpoint=tmp_path / "run")
+    assert (tmp_path / "run" / "lock").exists()
+
+
 def test_a_resumed_run_can_be_stopped_by_its_walltime(tmp_path):
     _stopped(tmp_path / "run")
     with pytest.raises(Interrupted, match="wall-clock"):

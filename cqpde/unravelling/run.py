@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checkpoint import NoKeeper, keeper_of
 from ..coefficients import Point
-from ..errors import OptionError, SolverError
+from ..errors import CqpdeError, Interrupted, OptionError, SolverError
 from ..initial import State
 from ..model import Model
 from ..signals import graceful_signals
@@ -148,6 +148,11 @@ def unravel(
     try:
         with graceful_signals(keeper.keeps):
             parts = run_chunks(plan, 0, int(trajectories), workers, progress, keeper)
+    except Interrupted:
+        raise
+    except CqpdeError:
+        keeper.abandon()
+        raise
     finally:
         keeper.close()
     from .result import build
