@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -220,6 +220,14 @@ class Grid:
         for name in cells:
             self.axis(name)
         return Grid(**{a.name: (a.lower, a.upper, cells.get(a.name, a.n), tuple(map(str, a.ends))) for a in self.axes})
+
+    def slab(self, axis: int, first: int, count: int) -> Grid:
+        """Return ``count`` cells of one axis from ``first`` on, the other axes whole; what its ends are has no meaning."""
+        whole = self.axes[axis]
+        part = replace(whole, lower=whole.lower + first * whole.spacing, upper=whole.lower + (first + count) * whole.spacing, n=count)
+        out = Grid.__new__(Grid)
+        out.axes = (*self.axes[:axis], part, *self.axes[axis + 1 :])
+        return out
 
     @staticmethod
     def suggest(model: Any, rho0: Any, t: float) -> Grid:

@@ -157,7 +157,7 @@ def _run_fixed(problem: Problem, route: Route, x: Array, savers: dict[str, Any])
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
     composition = _composition(problem, problem.grid, structure)
-    frames = fixed_steps(composition, problem.model.dim, _turned(x, structure.basis, False), problem.times, problem.dt, report)
+    frames = fixed_steps(composition, problem.model.dim, turned(x, structure.basis, False), problem.times, problem.dt, report)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames, np.inf), savers, UNPHYSICAL, seconds)
     close()
@@ -190,9 +190,9 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
     )  # fmt: skip
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
-    run.start = replace(start, x=_turned(start.x, structure.basis, False))
+    run.start = replace(start, x=turned(start.x, structure.basis, False))
     longest = min(problem.longest, relaxation_step(model, problem.grid, structure, float(problem.times[0])))
-    frames = run.frames(_turned(x, structure.basis, False), problem.times, problem.jumps, longest, report)
+    frames = run.frames(turned(x, structure.basis, False), problem.times, problem.jumps, longest, report)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames), savers, UNPHYSICAL, seconds)
     close()
@@ -228,7 +228,7 @@ def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None,
     composition = PositiveComposition(problem.model, problem.grid, structure, route.transport, problem.probes, route.order)
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
-    flat = _turned(x, structure.basis, False).reshape(x.shape[0], -1)
+    flat = turned(x, structure.basis, False).reshape(x.shape[0], -1)
     batch = x.shape[1]
     if composition.limited is None:
         ends = OpenEnds(problem.model, problem.grid, structure, problem.probes)
@@ -292,15 +292,16 @@ def _with_tail(frame: Frame, problem: Problem) -> Frame:
     return replace(frame, progress=replace(frame.progress, tail=tail))
 
 
-def _turned(x: Array, basis: Array | None, back: bool) -> Array:
+def turned(x: Array, basis: Array | None, back: bool) -> Array:
+    """Components of a state turned into the basis of a composition, or back."""
     return x if basis is None else np.ascontiguousarray(to_components(turn(to_matrix(x), basis, back)))
 
 
 def _frame_turned(frame: Frame, basis: Array | None) -> Frame:
     if basis is None:
         return frame
-    escaped = np.moveaxis(_turned(np.moveaxis(frame.escaped, -1, 0), basis, True), 0, -1)
-    return replace(frame, x=_turned(frame.x, basis, True), escaped=escaped)
+    escaped = np.moveaxis(turned(np.moveaxis(frame.escaped, -1, 0), basis, True), 0, -1)
+    return replace(frame, x=turned(frame.x, basis, True), escaped=escaped)
 
 
 def _lines(start: float, end: float, every: float = 5.0) -> Callable[[float], None]:

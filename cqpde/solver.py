@@ -20,6 +20,7 @@ from .initial import State, check_state
 from .integrate.extrapolate import RESOLUTION_SHARE
 from .model import Model
 from .options import is_number, read_times, require_flag, require_positive
+from .parallel.solve import require_slabs, run_on_slabs
 from .recorder import frame_times, savers_of
 from .runs import POSITIVITY, Problem, Run, run_route
 from .timescale import survey_time
@@ -49,6 +50,7 @@ def solve(
     grid_error: bool = True,
     check: str | None = None,
     progress: bool | None = None,
+    comm: Any = None,
 ) -> xr.Dataset:
     r"""Solve the classical-quantum master equation for the full hybrid distribution :math:`\rho(z, t)`.
 
@@ -101,6 +103,9 @@ def solve(
         Overrides the model's own mode for condition (6).
     progress : bool, optional
         Show a progress bar in model time (where there is no terminal: a plain line every few seconds); default: only in a terminal.
+    comm : mpi4py communicator, optional
+        Share the run between its processes (:mod:`cqpde.parallel`; needs ``dt``). All call with the same arguments; the first gets the
+        result, the others None.
 
     Returns
     -------
@@ -150,7 +155,14 @@ def solve(
     route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(problem.stops()), method, transport, positivity, problem.nearest)
     if dt is not None and route.transport != "spectral":
         raise OptionError("dt", "belongs to the split route without exact positivity", f"{route.method}: {route.reason}", "Leave dt out")
-    run = run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)
+    if comm is None or comm.size == 1:
+        run = run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)
+    else:
+        require_slabs(comm, dt, route, save)
+        shared = run_on_slabs(problem, route, comm)
+        if shared is None:
+            return None  # type: ignore[return-value]
+        run = shared
     if not run.resolved and grid_error and all(s.recipe is not None for s in states):
         run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run)
     _warn(grid, run, float(tol))

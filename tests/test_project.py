@@ -29,6 +29,7 @@ LAYERS = [
     {"observables"},
     {"choice", "recorder"},
     {"runs"},
+    {"parallel"},
     {"solver"},
     {"sites"},
     {"trajectory_arrays"},
