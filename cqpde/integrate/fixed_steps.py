@@ -64,6 +64,7 @@ def fixed_steps(
         tails = [0.0] * grid.ndim
 
         def seen(now: float, y: Array = x) -> None:
+            require_finite(y.reshape(y.shape[0], -1), grid, now, progress.steps)
             progress.edge = max(progress.edge, edge_content(y, grid, dim))
             report(now)
 
@@ -73,7 +74,6 @@ def fixed_steps(
         progress.steps += count
         progress.applications += count
         progress.dt, progress.time_error = step, float(errors[index - 1])
-        require_finite(x.reshape(x.shape[0], -1), grid, float(end), progress.steps)
         yield Frame(index, float(end), x.reshape(x.shape[0], -1), escaped, replace(progress))
 
 
