@@ -28,12 +28,17 @@ class Recorder:
         self.rho = np.empty((len(kept), batch, dim, dim, *grid.shape), dtype=complex)
         self.escaped = np.empty((len(times), batch, 2 * grid.ndim, dim, dim), dtype=complex)
         self.diagnostics: dict[str, Array] = {
-            name: np.full((len(times), batch) if name in _PER_STATE else (len(times),), np.nan)
+            name: np.full(self._shape(name), np.nan)
             for name in dataset.DIAGNOSTICS
         }
         self._saved: dict[str, list[Any]] = {name: [] for name in savers}
         self.applications = 0
         self.seconds = 0.0
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a diagnostic."""
+        faces = (2 * self.grid.ndim,) if name in dataset.PER_FACE else ()
+        return (len(self.times), *((self.batch,) if name in _PER_STATE else ()), *faces)
 
     def add(self, frame: Frame, began: float) -> None:
         """Record one output.
@@ -57,7 +62,9 @@ class Recorder:
             d["trace"][k, b] = total * self.grid.cell_volume
             # with nothing left in the box there is nothing to compare with
             d["min_eigenvalue"][k, b] = smallest / largest if largest > 0.0 else min(smallest, 0.0)
-            d["edge_probability"][k, b] = max(self._at_open_ends(x[: self.dim, b]), frame.progress.edge)
+            d["end_probability"][k, b] = ends = self._at_ends(x[: self.dim, b])
+            open_ends = [e.kind == "open" for a in self.grid.axes for e in a.ends]
+            d["edge_probability"][k, b] = max(float(ends[open_ends].sum()), frame.progress.edge)
         p = frame.progress
         for name, value in (
             ("time_error", p.time_error),
@@ -83,14 +90,10 @@ class Recorder:
                 self._saved[name].append(function(view))
         self.seconds += time.perf_counter() - now
 
-    def _at_open_ends(self, diagonal: Array) -> float:
-        """Probability in the outermost cells of open axes, from the diagonal (d, *cells)."""
-        total = 0.0
-        for i, axis in enumerate(self.grid.axes):
-            for end, place in zip(axis.ends, (0, axis.n - 1), strict=True):
-                if end.kind == "open":
-                    total += float(np.take(diagonal, place, axis=i + 1).sum())
-        return total * self.grid.cell_volume
+    def _at_ends(self, diagonal: Array) -> Array:
+        """Probability in the outermost cells of each end, from the diagonal (d, *cells)."""
+        places = [(i, place) for i, axis in enumerate(self.grid.axes) for place in (0, axis.n - 1)]
+        return np.array([float(np.take(diagonal, place, axis=i + 1).sum()) for i, place in places]) * self.grid.cell_volume
 
     def saved(self, single: bool) -> dict[str, Any]:
         """Saved observables with a leading time dimension."""
@@ -108,7 +111,7 @@ class Recorder:
         return out
 
 
-_PER_STATE = ("trace", "min_eigenvalue", "hermiticity_defect", "escaped_probability", "edge_probability", "grid_error")
+_PER_STATE = ("trace", "min_eigenvalue", "hermiticity_defect", "escaped_probability", "edge_probability", "grid_error", "end_probability")
 
 
 def frame_times(times: Array, frames: Any, save: Any) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .blame import likely_term
 from .channels.compose import Composition, Known, remembered, turn
 from .channels.guards import OpenEnds, cells_for_coefficients, relaxation_step
 from .channels.parts import Structure
@@ -18,7 +19,7 @@ from .channels.resolution import Start, resample_to, settle
 from .channels.shifts import ladder
 from .choice import Route
 from .components import to_components, to_matrix
-from .errors import OptionError, RouteError, SolverError
+from .errors import NotFinite, OptionError, RouteError, SolverError
 from .fv.assemble import layout
 from .grid import Grid
 from .initial import State
@@ -41,6 +42,9 @@ REMEMBERED = 1 << 14
 
 #: Where positivity holds to the size of the errors: below this the result is not returned.
 UNPHYSICAL = -1e-2
+
+#: Drift of trace plus escaped probability beyond which a result is not returned.
+MOST_DRIFT = 1e-9
 
 #: Probability at open ends, and content of the highest modes, beyond which the split route is not the one for a run.
 MOST_EDGE, MOST_TAIL = 1e-3, 3e-2
@@ -105,6 +109,16 @@ class Run:
 def run_route(
     problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Callable[..., Any]], fallback: bool
 ) -> Run:
+    """Run a route (:func:`_run`); where a state becomes non-finite, the error names the likely term."""
+    try:
+        return _run(problem, route, x, start, savers, fallback)
+    except NotFinite as bad:
+        before = float(problem.times[max(0, int(np.searchsorted(problem.times, bad.t)) - 1)])
+        why = likely_term(problem.model, problem.grid, before, bad.t)
+        raise NotFinite(bad.argument, bad.rule, f"{bad.found}; likely term: {why}", bad.remedy, bad.t) from None
+
+
+def _run(problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Callable[..., Any]], fallback: bool) -> Run:
     """Run a route; with ``fallback`` a split run that turns out unsuitable is done again by finite volumes.
 
     Parameters
@@ -259,6 +273,7 @@ def _record(
     began = time.perf_counter()
     for frame in frames:
         recorder.add(frame, began)
+        _require_trace(recorder, frame)
         lowest = float(recorder.diagnostics["min_eigenvalue"][frame.index].min())
         if least is None or lowest >= least or problem.mode != "error":
             continue
@@ -269,6 +284,16 @@ def _record(
         raise RouteError("rho", "must stay positive to the size of the errors", found, remedy)
     seconds["steps"] = time.perf_counter() - began - recorder.seconds
     return recorder
+
+
+def _require_trace(recorder: Recorder, frame: Frame) -> None:
+    """Stop a run whose trace and escaped probability do not add up to what they did at its start."""
+    d = recorder.diagnostics
+    total = d["trace"] + d["escaped_probability"]
+    drift = float(np.max(np.abs(total[frame.index] - total[0])))
+    if not drift <= MOST_DRIFT:
+        found = f"a drift of {drift:.3g} at t = {frame.t:.6g}"
+        raise SolverError("rho", f"trace plus escaped probability must stay what it was to {MOST_DRIFT:g}", found, "This is a defect of the scheme: please report the model")
 
 
 def _watched(frames: Iterator[Frame], most_tail: float = MOST_TAIL) -> Iterator[Frame]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import dataset
+from .caveats import caveats
 from .channels.resolution import settle_states
 from .choice import check_words, choose
 from .components import to_components, trace_norm_bound
@@ -22,16 +23,13 @@ from .model import Model
 from .options import is_number, read_times, require_flag, require_positive
 from .parallel.solve import require_slabs, run_on_slabs
 from .recorder import frame_times, savers_of
-from .runs import POSITIVITY, Problem, Run, run_route
+from .runs import Problem, Run, run_route
 from .timescale import survey_time
 
 if TYPE_CHECKING:
     import xarray as xr
 
 Array = np.ndarray
-
-#: Probability that may leave through open ends, or sit in their outermost cells, without a warning.
-ESCAPE_WARNING = 1e-6
 
 
 def solve(
@@ -165,7 +163,7 @@ def solve(
         run = shared
     if not run.resolved and grid_error and all(s.recipe is not None for s in states):
         run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run)
-    _warn(grid, run, float(tol))
+    found = caveats(problem, run)
     single = not isinstance(rho0, list | tuple)
     squeeze = (lambda a: a[:, 0]) if single else (lambda a: a)
     attrs = {
@@ -184,6 +182,7 @@ def solve(
         **({} if dt is None else {"dt_fixed": float(dt)}),
         "positivity_margin": margin,
         "largest_peclet": run.peclet,
+        **found,
         "initial_state": "; ".join(s.note or "given" for s in states),
         "initial_normalisation": float(states[0].normalisation),
         "applications": int(run.recorder.applications),
@@ -197,7 +196,7 @@ def solve(
 
     return dataset.build(
         grid, model.dim, times, problem.kept, squeeze(run.recorder.rho), squeeze(run.recorder.escaped),
-        {k: (squeeze(v) if v.ndim == 2 else v) for k, v in run.recorder.diagnostics.items()},
+        {k: (squeeze(v) if v.ndim > 1 else v) for k, v in run.recorder.diagnostics.items()},
         run.recorder.saved(single), attrs,
     )  # fmt: skip
 
@@ -249,30 +248,6 @@ def _grid_error(problem: Problem, fine: Run) -> Array:
             )
             out[index, b] = share * trace_norm_bound(difference.reshape(len(f), -1), 1, coarse.cell_volume)
     return out
-
-
-def _warn(grid: Grid, run: Run, tol: float) -> None:
-    d = run.recorder.diagnostics
-    open_faces = [i for i, end in enumerate(e for a in grid.axes for e in a.ends) if end.kind == "open"]
-    leaked = np.real(np.einsum("bfaa->bf", run.recorder.escaped[-1])).max(axis=0)
-    names = dataset.face_names(grid)
-    through = [f"{names[i]}: {leaked[i]:.2g}" for i in open_faces if leaked[i] > ESCAPE_WARNING]
-    say = lambda text: warnings.warn(text, CqpdeWarning, stacklevel=4)
-    if through:
-        say(f"probability left through open ends ({', '.join(through)}). Widen the box (Grid.suggest) or say what the ends do")
-    edge = float(d["edge_probability"].max())
-    if run.route.method == "split" and edge > max(ESCAPE_WARNING, 0.1 * tol):
-        say(f"probability {edge:.2g} reached the open ends, where the split route goes round. Widen the box (Grid.suggest)")
-    if run.peclet > 2.0:
-        say(
-            f"the largest cell-Peclet number h|B|/s is {run.peclet:.3g} (above 2): the result stays physical but the grid adds noise there. Use more cells along noisy axes"
-        )
-    lowest = float(d["min_eigenvalue"].min())
-    if run.exactly_positive and lowest < POSITIVITY:
-        say(f"rho is not positive: smallest eigenvalue {lowest:.3g} of the largest trace (the model is not completely positive)")
-    elif not run.exactly_positive and lowest < -max(-POSITIVITY, run.tolerated):
-        why = "linear transport is not exactly positive" if run.route.method == "fv" else "this route is positive to the size of its errors"
-        say(f"rho is not positive: smallest eigenvalue {lowest:.3g} of the largest trace ({why}). Use more cells, or positivity='exact'")
 
 
 def _probe_times(model: Model, times: Array, extremes: tuple[float, ...]) -> tuple[float, ...]:

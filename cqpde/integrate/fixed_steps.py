@@ -62,6 +62,7 @@ def fixed_steps(
             raise RouteError("Grid", "the split route needs open ends out of reach", f"a step carries {beyond:.2g} there", "Widen the box, or use method='fv'")
 
         def seen(now: float, y: Array = x) -> None:
+            require_finite(y.reshape(y.shape[0], -1), grid, now, progress.steps)
             progress.edge = max(progress.edge, edge_content(y, grid, dim))
             report(now)
 
@@ -76,7 +77,6 @@ def fixed_steps(
         progress.steps += count
         progress.applications += count
         progress.dt = length / count
-        require_finite(x.reshape(x.shape[0], -1), grid, float(end), progress.steps)
         yield Frame(index, float(end), x.reshape(x.shape[0], -1), escaped, replace(progress))
 
 

@@ -103,7 +103,7 @@ def _march(
                 raise RouteError("Grid", "the split route needs open ends out of reach", f"a step carries {edge:.2g} there", "Widen the box, or use method='fv'")
             x, _ = composition.step(x, e, float(start) + k * dt, dt)
             report(float(start) + (k + 1) * dt)
-        require_finite(x, composition.grid, float(end), int(count))
+            require_finite(x, composition.grid, float(start) + (k + 1) * dt, k + 1)
         if end in times:
             out.append(x)
     return out, edge
