@@ -107,6 +107,7 @@ class Coefficient:
         self._constants = np.zeros(shape, dtype=complex)
         self._functions: dict[tuple[int, ...], Callable[[Mesh, float], Any]] = {}
         self._symbolic: dict[tuple[int, ...], Any] = {}
+        self._arrays: dict[tuple[int, ...], Sampled] = {}
         self._fill(value, shape, ())
         self._compiled = self._compile()
 
@@ -127,6 +128,7 @@ class Coefficient:
                     where, f"sampled on a grid over {self.coordinates}", value.grid.names, "Use the model's coordinates"
                 )
             self.sampled = True
+            self._arrays[at] = value
             self._add_function(_interpolated(value), shape, at)
         elif callable(value) and not _is_symbolic(value):
             self._add_function(self._wrap(value, where), shape, at)

@@ -76,34 +76,58 @@ def _problem(arguments: argparse.Namespace) -> tuple[Setup, dict[str, Any], str]
 
 def run(arguments: argparse.Namespace) -> int:
     """``cqpde run``."""
-    from . import io
+    from . import io, running
     from .kernels.warm import warm
     from .solver import solve
 
     setup, options, text = _problem(arguments)
     output = Path(arguments.output or Path(arguments.what).with_suffix(".nc").name)
     io.check_writable(output)
+    keeper = running.keeper_for(arguments, output, {"config": text, "command": f"cqpde run {arguments.what}"})
     quiet = arguments.quiet or arguments.json
     if not quiet:
         seconds = warm("split") + warm("fv")
         if seconds > 1.0:
             print(f"{'kernels':>20}  compiled in {seconds:.1f} s (kept on disk for the next run)")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        solution = solve(setup.model, setup.rho0, setup.times, progress=not quiet, **options)
-    solution.attrs["cqpde_config"] = text
-    solution.attrs["history"] = "cqpde run " + arguments.what
-    io.save(solution, output)
-    from .errors import CqpdeWarning
+    go = lambda: solve(setup.model, setup.rho0, setup.times, progress=not quiet, checkpoint=keeper, **options)
+    return _end(arguments, output, running.finished(keeper, output, f"cqpde run {arguments.what}", go, text), setup)
 
-    for warning in caught:
-        if issubclass(warning.category, CqpdeWarning):
-            print(f"cqpde: warning: {warning.message}", file=sys.stderr)
+
+def resume(arguments: argparse.Namespace) -> int:
+    """``cqpde resume``."""
+    from . import config, io, models, running
+    from .checkpoint import Keeper
+    from .dataset import grid_of
+    from .resuming import resumed
+
+    folder = running.find_run(arguments.what)
+    output = running.output_of(folder, arguments.output)
+    io.check_writable(output)
+    quiet = arguments.quiet or arguments.json
+    if not quiet and arguments.what is None:
+        print(f"{'resuming':>20}  {output}")
+    keeper = Keeper(folder, arguments.checkpoint_every, arguments.max_walltime, f"'cqpde resume {arguments.what or output}'")
+    text, command = running.configuration(folder)
+    solution = running.finished(keeper, output, f"{command}, cqpde resume".removeprefix(", "), lambda: resumed(keeper, progress=not quiet), text)
+    setup = None
+    if text and solution is not None:
+        problem, grid = config.parse_text(text), grid_of(solution)
+        setup = models.Setup(problem.model, grid, problem.rho0, problem.times, problem.exact)
+    return _end(arguments, output, solution, setup)
+
+
+def _end(arguments: argparse.Namespace, output: Path, solution: xr.Dataset | None, setup: Setup | None) -> int:
+    """Say what came out of a run."""
+    from . import io, running
+
+    if solution is None:
+        return running.RESUMABLE
     if arguments.json:
         print(_json(io.facts(output)))
     elif not arguments.quiet:
-        print(solution.cq.summary())
-        print(_moments(solution, setup))
+        print(solution.cq.summary() if "method_reason" in solution.attrs else io.describe(output))
+        if setup is not None:
+            print(_moments(solution, setup))
         print(f"{'written':>20}  {output}")
     return 0
 

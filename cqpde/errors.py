@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 #: Characters of a value that a message shows.
 MAX_FOUND = 240
@@ -78,6 +79,15 @@ class NotFinite(SolverError):
 
 class RouteError(SolverError):
     """The route that was taken turned out not to be the one for this run; ``method="auto"`` takes the other one then."""
+
+
+class Interrupted(CqpdeError):
+    """A run was asked to end (signal, wall-clock limit) and can be resumed.
+
+    ``partial`` is then the Dataset of the outputs that there were, or None.
+    """
+
+    partial: Any = None
 
 
 class CqpdeWarning(UserWarning):

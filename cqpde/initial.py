@@ -46,6 +46,8 @@ class State:
         ``sampler(rng, count)`` draws points and quantum states from the state itself (see :mod:`cqpde.sampling`); None for arrays.
     slack : float
         How negative an eigenvalue may be, relative to the largest trace.
+    made : dict or None
+        The numbers of a Gaussian with a constant quantum state, as plain data: it can be made again from them, to the last bit.
     checked : set of int
         Numbers of levels for which it has passed :func:`check_state`.
     resolved : dict
@@ -59,6 +61,7 @@ class State:
     note: str = ""
     sampler: Sampler | None = None
     slack: float = 1e-10
+    made: dict[str, Any] | None = field(default=None, repr=False, compare=False)
     checked: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
     resolved: dict[float, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -370,7 +373,11 @@ def gaussian(grid: Grid, mean: Any = 0.0, std: Any = None, state: Any = None, *,
     made = product(grid, density, state, note="gaussian")
     recipe = lambda other: gaussian(other, centre, None, state, cov=covariance)
     sampler = gaussian_sampler(centre, covariance, _state_at(grid, state))
-    return State(made.grid, made.rho, recipe, made.normalisation, made.note, sampler)
+    made_of = None
+    if _state_coefficient(grid, state) is None:
+        matrix = density_matrix(state)
+        made_of = {"mean": centre.tolist(), "cov": covariance.tolist(), "re": matrix.real.tolist(), "im": matrix.imag.tolist()}
+    return State(made.grid, made.rho, recipe, made.normalisation, made.note, sampler, made=made_of)
 
 
 #: Width of a point start in cells: the narrowest Gaussian whose mean and variance the cells carry to 1e-4.
@@ -392,7 +399,8 @@ def point(grid: Grid, at: Any, state: Any) -> State:
     made = gaussian(grid, _vector(grid, at, "at"), widths, state)
     text = ", ".join(f"{n}: {w:.4g}" for n, w in zip(grid.names, widths, strict=True))
     return State(
-        grid, made.rho, lambda other: point(other, at, state), made.normalisation, f"point of width {text}", made.sampler
+        grid, made.rho, lambda other: point(other, at, state), made.normalisation, f"point of width {text}", made.sampler,
+        made=made.made,
     )
 
 

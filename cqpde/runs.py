@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from .channels.positive import PositiveComposition
 from .channels.proposal import propose
 from .channels.resolution import Start, resample_to, settle
 from .channels.shifts import ladder
+from .checkpoint import NoKeeper
 from .choice import Route
 from .components import to_components, to_matrix
 from .errors import NotFinite, OptionError, RouteError, SolverError
@@ -66,6 +67,7 @@ class Problem:
     progress: bool | None
     kept: Array
     dt: float | None = None
+    keeper: NoKeeper = field(default_factory=NoKeeper)
 
     def components(self) -> Array:
         """The initial states, (d^2, batch, *cells)."""
@@ -128,6 +130,8 @@ def _run(problem: Problem, route: Route, x: Array, start: Start | None, savers: 
     start : Start or None
         The same on the cells that carry them (for the spectral transport of ``split``).
     """
+    if problem.keeper.left and fallback:
+        return _run_fv(problem, Route("fv", problem.keeper.left, "limited"), x, start, savers)
     try:
         return (_run_fv if route.method == "fv" else _run_positive if route.transport != "spectral" else _run_spectral)(
             problem, route, x, start, savers
@@ -135,8 +139,9 @@ def _run(problem: Problem, route: Route, x: Array, start: Start | None, savers: 
     except RouteError as reason:
         if not fallback:
             raise
-        again = Route("fv", f"the split route was tried and left: {reason}", "limited")
-        return _run_fv(problem, again, x, start, savers)
+        why = f"the split route was tried and left: {reason}"
+        problem.keeper.leave(why)
+        return _run_fv(problem, Route("fv", why, "limited"), x, start, savers)
 
 
 def _run_fv(problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Any]) -> Run:
@@ -149,7 +154,7 @@ def _run_fv(problem: Problem, route: Route, x: Array, start: Start | None, saver
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     flat = x.reshape(x.shape[0], -1)
     report, close = _bar(problem)
-    frames = evolve(propagator, flat, x.shape[1], problem.times, problem.jumps, problem.tol, problem.longest, report)
+    frames = evolve(propagator, flat, x.shape[1], problem.times, problem.jumps, problem.tol, problem.longest, report, problem.keeper)
     positive = route.transport != "linear" or not plan.drifting
     recorder = _record(problem, frames, savers, POSITIVITY if positive else None, seconds)
     close()
@@ -171,7 +176,7 @@ def _run_fixed(problem: Problem, route: Route, x: Array, savers: dict[str, Any])
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
     composition = _composition(problem, problem.grid, structure)
-    frames = fixed_steps(composition, problem.model.dim, turned(x, structure.basis, False), problem.times, problem.dt, report)
+    frames = fixed_steps(composition, problem.model.dim, turned(x, structure.basis, False), problem.times, problem.dt, report, problem.keeper)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames, np.inf), savers, UNPHYSICAL, seconds)
     close()
@@ -206,7 +211,7 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
     report, close = _bar(problem)
     run.start = replace(start, x=turned(start.x, structure.basis, False))
     longest = min(problem.longest, relaxation_step(model, problem.grid, structure, float(problem.times[0])))
-    frames = run.frames(turned(x, structure.basis, False), problem.times, problem.jumps, longest, report)
+    frames = run.frames(turned(x, structure.basis, False), problem.times, problem.jumps, longest, report, problem.keeper)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames), savers, UNPHYSICAL, seconds)
     close()
@@ -249,10 +254,11 @@ def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None,
         stops = problem.stops()
         steps = ladder(np.diff(stops), route.unit, route.multiple, problem.longest)
         frames = run_whole_steps(
-            composition, ends, flat, batch, problem.times, stops, problem.tol, steps, lambda step: problem.nearest(structure, step), report
-        )
+            composition, ends, flat, batch, problem.times, stops, problem.tol, steps, lambda step: problem.nearest(structure, step), report,
+            problem.keeper,
+        )  # fmt: skip
     else:
-        frames = evolve(composition, flat, batch, problem.times, problem.jumps, problem.tol, problem.longest, report)
+        frames = evolve(composition, flat, batch, problem.times, problem.jumps, problem.tol, problem.longest, report, problem.keeper)
     if composition.linear:
         frames = (_with_tail(f, problem) for f in frames)
     frames = (_frame_turned(f, structure.basis) for f in frames)
@@ -270,10 +276,12 @@ def _record(
 ) -> Recorder:
     """Record all frames; an eigenvalue below ``least`` (relative to the largest trace) ends the run of a physical model."""
     recorder = Recorder(problem.grid, problem.model.dim, len(problem.states), problem.times, problem.kept, savers)
-    began = time.perf_counter()
+    problem.keeper.attach(recorder)
+    began = time.perf_counter() - problem.keeper.before
     for frame in frames:
         recorder.add(frame, began)
         _require_trace(recorder, frame)
+        problem.keeper.recorded()
         lowest = float(recorder.diagnostics["min_eigenvalue"][frame.index].min())
         if least is None or lowest >= least or problem.mode != "error":
             continue

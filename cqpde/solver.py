@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import dataset
+from . import dataset, stored_run
 from .caveats import caveats
 from .channels.resolution import settle_states
-from .choice import check_words, choose
+from .checkpoint import keeper_of
+from .choice import Route, check_words, choose
 from .components import to_components, trace_norm_bound
-from .errors import CqpdeError, CqpdeWarning, OptionError
+from .errors import CqpdeError, CqpdeWarning, Interrupted, OptionError
 from .grid import Grid
 from .initial import State, check_state
 from .integrate.extrapolate import RESOLUTION_SHARE
 from .model import Model
 from .options import is_number, read_times, require_flag, require_positive
 from .parallel.solve import require_slabs, run_on_slabs
-from .recorder import frame_times, savers_of
+from .recorder import Recorder, frame_times, savers_of
 from .runs import Problem, Run, run_route
+from .signals import graceful_signals
 from .timescale import survey_time
 
 if TYPE_CHECKING:
@@ -48,6 +50,9 @@ def solve(
     grid_error: bool = True,
     check: str | None = None,
     progress: bool | None = None,
+    checkpoint: Any = None,
+    checkpoint_every: float = 60.0,
+    max_walltime: float | None = None,
     comm: Any = None,
 ) -> xr.Dataset:
     r"""Solve the classical-quantum master equation for the full hybrid distribution :math:`\rho(z, t)`.
@@ -101,6 +106,14 @@ def solve(
         Overrides the model's own mode for condition (6).
     progress : bool, optional
         Show a progress bar in model time (where there is no terminal: a plain line every few seconds); default: only in a terminal.
+    checkpoint : path, optional
+        Folder, which must not hold a run yet, for checkpoints from which :func:`cqpde.resume` goes on to the same bits; ``diagnostics.csv`` in
+        it shows the run as it goes. The folder stays until you delete it. While the run goes on, SIGINT and SIGTERM write a checkpoint and
+        raise ``Interrupted``, whose ``partial`` is the Dataset of the outputs so far.
+    checkpoint_every : float
+        Seconds between checkpoints (at most a twentieth of the time goes into writing); 0: after every step.
+    max_walltime : float, optional
+        Seconds after which the run ends as by a signal.
     comm : mpi4py communicator, optional
         Share the run between its processes (:mod:`cqpde.parallel`; needs ``dt``). All call with the same arguments; the first gets the
         result, the others None.
@@ -116,6 +129,8 @@ def solve(
         Before any work: bad coefficients, boundaries without meaning, a state that is not one, unknown options.
     SolverError
         If the state becomes non-finite or loses positivity, or no step meets ``tol``. Nothing is returned then.
+    Interrupted
+        With ``checkpoint``: by a signal or at ``max_walltime``; the run can be resumed.
 
     Notes
     -----
@@ -138,6 +153,7 @@ def solve(
     require_flag("grid_error", grid_error)
     if progress is not None:
         require_flag("progress", progress)
+    keeper = keeper_of(checkpoint, checkpoint_every, max_walltime)
     grid = _check_states(states, model)
     model.refresh(grid, (float(times[0]), float(times[-1])))
     survey = survey_time(model, grid, float(times[0]), float(times[-1]))
@@ -145,26 +161,45 @@ def solve(
     margin = min(model.check(grid, at, check) for at in probes)
     problem = Problem(
         model, grid, states, times, probes, float(tol), min(survey.longest, _longest(times, dt_max)), survey.jumps, _mode(model, check), progress,
-        frame_times(times, frames, save), dt,
+        frame_times(times, frames, save), dt, keeper,
     )  # fmt: skip
     savers = savers_of(save, grid, model)
     x = problem.components()
-    start = settle_states(states, x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None and dt is None else None
+    start = stored_run.start_of(keeper, model.dim)
+    if start is None and method != "fv" and positivity is None and dt is None:
+        start = settle_states(states, x, grid, model.dim, RESOLUTION_SHARE * tol)
     route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(problem.stops()), method, transport, positivity, problem.nearest)
     if dt is not None and route.transport != "spectral":
         raise OptionError("dt", "belongs to the split route without exact positivity", f"{route.method}: {route.reason}", "Leave dt out")
-    if comm is None or comm.size == 1:
-        run = run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)
-    else:
-        require_slabs(comm, dt, route, save)
-        shared = run_on_slabs(problem, route, comm)
-        if shared is None:
-            return None  # type: ignore[return-value]
-        run = shared
-    if not run.resolved and grid_error and all(s.recipe is not None for s in states):
-        run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run)
-    found = caveats(problem, run)
     single = not isinstance(rho0, list | tuple)
+    many = comm is not None and comm.size > 1
+    if many:
+        require_slabs(comm, dt, route, save, checkpoint)
+    kept = stored_run.coarse_of(keeper)
+    coarse = cache(lambda: kept or (stored_run.coarse_states(states, grid) if grid_error else None))
+    if not keeper.resumes:
+        options = dict(
+            tol=tol, method=method, positivity=positivity, transport=transport, dt_max=dt_max, dt=dt, save=save, frames=frames,
+            grid_error=grid_error, check=check,
+        )  # fmt: skip
+        stored_run.begin(keeper, problem, route, single, options, start, coarse)
+    try:
+        with graceful_signals(keeper.keeps):
+            found_run = run_on_slabs(problem, route, comm) if many else run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)
+            if found_run is None:
+                return None  # type: ignore[return-value]
+            run = found_run
+            if not run.resolved and (rough := coarse()) is not None:
+                run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run, rough)
+    except Interrupted as stop:
+        stop.partial = _partial(problem, route, single, f"aborted: {stop.found}")
+        raise
+    except CqpdeError:
+        keeper.abandon()
+        raise
+    finally:
+        keeper.close()
+    found = caveats(problem, run)
     squeeze = (lambda a: a[:, 0]) if single else (lambda a: a)
     attrs = {
         "title": f"Hybrid distribution of the model {model.name}",
@@ -222,17 +257,44 @@ def _longest(times: Array, dt_max: float | None) -> float:
     return float(times[-1] - times[0]) if dt_max is None else float(dt_max)
 
 
-def _grid_error(problem: Problem, fine: Run) -> Array:
+def _partial(problem: Problem, route: Route, single: bool, status: str) -> xr.Dataset | None:
+    """The Dataset of the outputs that there are of a run that was stopped; None if there are none."""
+    recorder = problem.keeper.recorder
+    if not isinstance(recorder, Recorder) or recorder.count == 0:
+        return None
+    n, squeeze = recorder.count, (lambda a: a[:, 0]) if single else (lambda a: a)
+    times, kept = problem.times[:n], problem.kept[np.isin(problem.kept, problem.times[:n])]
+    attrs = {
+        "title": f"Hybrid distribution of the model {problem.model.name}, stopped before its end", "source": f"cqpde {_version()}",
+        "model": problem.model.name, "model_description": problem.model.description, "method": route.method, "method_reason": route.reason,
+        "transport": route.transport, "tol": problem.tol, "initial_state": "; ".join(s.note or "given" for s in problem.states), "status": status,
+    }  # fmt: skip
+    from . import observables  # noqa: F401 - registers the accessor .cq
+
+    ds = dataset.build(
+        problem.grid, problem.model.dim, times, kept, squeeze(recorder.rho[: len(kept)]), squeeze(recorder.escaped[:n]),
+        {k: (squeeze(v[:n]) if v.ndim > 1 else v[:n]) for k, v in recorder.diagnostics.items()}, recorder.saved(single), attrs,
+    )  # fmt: skip
+    return ds if len(kept) else ds.drop_vars("rho").drop_dims("t_frame", errors="ignore")
+
+
+def _grid_error(problem: Problem, fine: Run, start: stored_run.Coarse) -> Array:
     """Richardson estimate at the frames: a third of the distance to half the cells (a first-order mode: the whole distance)."""
     from scipy.ndimage import map_coordinates
 
     grid, states = problem.grid, problem.states
-    coarse = grid.coarsened()
+    coarse = start.grid
     out = np.full((len(problem.times), len(states)), np.nan)
-    try:
-        smaller = replace(problem, grid=coarse, states=[s.on(coarse) for s in states], mode="off", progress=False)
-        run = run_route(smaller, fine.route, smaller.components(), None, {}, fallback=False)
-    except CqpdeError as error:  # the estimate is a courtesy: its absence is said, and does not end the run
+    error: CqpdeError | str = start.error
+    if start.states:
+        smaller = replace(problem, grid=coarse, states=start.states, mode="off", progress=False, keeper=problem.keeper.child("grid_error"))
+        try:
+            run = run_route(smaller, fine.route, smaller.components(), None, {}, fallback=False)
+        except Interrupted:
+            raise
+        except CqpdeError as why:  # the estimate is a courtesy: its absence is said, and does not end the run
+            error = why
+    if error:
         warnings.warn(f"grid_error: could not be estimated on {coarse}: {error}", CqpdeWarning, stacklevel=3)
         return out
     places = [(c.centers - f.centers[0]) / f.spacing for c, f in zip(coarse.axes, grid.axes, strict=True)]

@@ -39,7 +39,7 @@ assert (sol is None) == (comm.rank > 0)
 if sol is not None:
     one = cq.solve(model, start, [0, 0.2, 0.4], **options)
     print(np.abs(sol.rho.values - one.rho.values).max() / np.abs(one.rho.values).max())
-    for name in ("trace", "min_eigenvalue", "escaped_probability", "edge_probability", "time_error", "grid_error", "dt", "steps"):
+    for name in ("trace", "min_eigenvalue", "escaped_probability", "edge_probability", "end_probability", "time_error", "grid_error", "dt", "steps"):
         np.testing.assert_allclose(sol[name], one[name], rtol=1e-6, atol=1e-12, err_msg=name)
 """
 

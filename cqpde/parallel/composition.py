@@ -76,7 +76,7 @@ class SlabComposition(Composition):
 
     def advance(self, x: Any, escaped: Array, t: float, length: float, n: int, seen: Callable[[float], None] | None = None) -> Array:
         """Take ``n`` symmetric steps over ``length`` with a field, in place; returns what escaped through this process's cells."""
-        return self.chain(x, escaped, t, length, n, None, in_place=True, seen=seen)[1]
+        return self.chain(x, escaped, t, length, n, None, in_place=True, seen=None if seen is None else lambda now, done, y, gone: seen(now))[1]
 
     # -- measures of the whole field -----------------------------------------------------------------------------------
     def beyond(self, x: Field, t: float, length: float, dt: float) -> float:
@@ -92,17 +92,17 @@ class SlabComposition(Composition):
         return max(float(self.slabs.total(trace_norm_bound(a[:, k] - b[:, k], 1, self.grid.cell_volume))) for k in range(a.shape[1]))
 
     def ends(self, x: Field, measure: Callable[[Array], Array]) -> Array:
-        """Sum of ``measure`` of the density over the outermost cells of each end of the open axes, times the cell volume, (ends, batch)."""
+        """Sum of ``measure`` of the density over the outermost cells of each end, times the cell volume, (ends, batch)."""
         low, high = self.slabs.cells(x.axis)
         rows = []
         for i, axis in enumerate(self.grid.axes):
-            for place in () if axis.periodic else (0, axis.n - 1):
+            for place in (0, axis.n - 1):
                 row = np.zeros(x.x.shape[1])
                 if i != x.axis or low <= place < high:
                     f = np.take(x.x[: self.model.dim], place - low if i == x.axis else place, axis=i + 2).sum(axis=0)
                     row = measure(f).reshape(f.shape[0], -1).sum(axis=1)
                 rows.append(row)
-        return self.slabs.total(np.array(rows).reshape(-1, x.x.shape[1])) * self.grid.cell_volume
+        return self.slabs.total(np.array(rows)) * self.grid.cell_volume
 
     def tail(self, x: Field) -> float:
         """Content of the highest modes of the worst axis, integrated trace norm."""

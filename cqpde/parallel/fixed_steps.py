@@ -30,7 +30,7 @@ class SlabFrame:
     progress: Progress
     trace: Array
     smallest: Array
-    edge: Array
+    ends: Array
 
 
 def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float, report: Callable[[float], None]) -> Iterator[SlabFrame]:
@@ -53,7 +53,7 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
     counts = [1 if composition.exact else 2 * int(np.ceil(0.5 * gap / dt - 1e-9)) for gap in np.diff(times)]
     batch = x.x.shape[1]
     escaped = np.zeros((batch, 2 * composition.grid.ndim, x.x.shape[0]))
-    progress = Progress(tail=0.0)
+    progress, watched = Progress(tail=0.0), [not a.periodic for a in composition.grid.axes for _ in a.ends]
     yield _frame(composition, 0, float(times[0]), x, escaped, progress)
     rough = None if composition.exact else x.copy()
     for index, ((start, end), count) in enumerate(zip(pairwise(times), counts, strict=True), start=1):
@@ -65,7 +65,7 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
             composition.advance(rough, escaped, t, length, count // 2)
 
         def seen(now: float) -> None:
-            progress.edge = max(progress.edge, float(composition.ends(x, np.abs).max(initial=0.0)))
+            progress.edge = max(progress.edge, float(composition.ends(x, np.abs)[watched].max(initial=0.0)))
             report(now)
 
         escaped = composition.advance(x, escaped, t, length, count, seen)
@@ -92,4 +92,4 @@ def _frame(composition: SlabComposition, index: int, t: float, x: Field, escaped
         smallest[b] = bottom / top if top > 0.0 else min(bottom, 0.0)
     if not np.all(np.isfinite(trace)) or not np.all(np.isfinite(smallest)):
         raise SolverError("rho", "must stay finite", f"NaN or infinity at t = {t:.6g}, step {progress.steps}", "Check the coefficients near the ends of the box")
-    return SlabFrame(index, t, x, slabs.total(escaped), Progress(**vars(progress)), trace, smallest, composition.ends(x, np.asarray).sum(axis=0))
+    return SlabFrame(index, t, x, slabs.total(escaped), Progress(**vars(progress)), trace, smallest, composition.ends(x, np.asarray).T)

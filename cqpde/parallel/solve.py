@@ -20,7 +20,7 @@ from .slabs import Field, Slabs
 Array = np.ndarray
 
 
-def require_slabs(comm: Any, dt: float | None, route: Route, save: Any) -> None:
+def require_slabs(comm: Any, dt: float | None, route: Route, save: Any, checkpoint: Any) -> None:
     """Refuse what does not run on many processes."""
     if not all(hasattr(comm, name) for name in ("rank", "size", "Alltoallw")):
         raise OptionError("comm", "must be an mpi4py communicator", repr(comm), "Pass mpi4py.MPI.COMM_WORLD")
@@ -28,6 +28,8 @@ def require_slabs(comm: Any, dt: float | None, route: Route, save: Any) -> None:
         raise OptionError("comm", "many processes share a run of the split route without exact positivity", f"{route.method}: {route.reason}", "Run it on one process")
     if dt is None:
         raise OptionError("comm", "many processes take equal steps", "no dt", "Give dt=, e.g. a hundredth of the time")
+    if checkpoint is not None:
+        raise OptionError("checkpoint", "is for runs of one process", repr(checkpoint), "Leave it out")
     if save is not None:
         raise OptionError("save", "is for runs of one process", repr(save), "Keep frames, and take observables of the result")
 
@@ -81,7 +83,9 @@ def _record(recorder: Recorder, frame: SlabFrame, structure: Structure, dim: int
     recorder.escaped[k] = np.moveaxis(to_matrix(np.moveaxis(escaped, -1, 0)), (0, 1), (-2, -1))
     d["hermiticity_defect"][k] = 0.0
     d["escaped_probability"][k] = np.real(np.einsum("bfaa->b", recorder.escaped[k]))
-    d["trace"][k], d["min_eigenvalue"][k], d["edge_probability"][k] = frame.trace, frame.smallest, np.maximum(frame.edge, p.edge)
+    is_open = [e.kind == "open" for a in recorder.grid.axes for e in a.ends]
+    d["trace"][k], d["min_eigenvalue"][k], d["end_probability"][k] = frame.trace, frame.smallest, frame.ends
+    d["edge_probability"][k] = np.maximum(frame.ends[:, is_open].sum(axis=1), p.edge)
     for name, value in (
         ("time_error", p.time_error), ("grid_error", p.tail), ("dt", p.dt), ("steps", p.steps), ("steps_rejected", 0), ("wall_seconds", time.perf_counter() - began),
     ):  # fmt: skip
