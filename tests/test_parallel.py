@@ -73,3 +73,35 @@ def test_what_does_not_run_on_many_processes_is_refused(options, words):
     with pytest.raises(OptionError) as caught:
         cq.solve(cq.models.linear_diosi(), cq.gaussian(grid, 0, 0.4, cq.ket("+")), [0, 1], comm=_Two(), **options)
     assert str(caught.value).startswith(words)
+
+
+CONFIG = """
+[model]
+name = "linear_diosi"
+[grid]
+q = [-6, 6, 48]
+p = [-9, 9, 64]
+[initial]
+kind = "gaussian"
+std = { q = 0.4, p = 0.4 }
+state = "+"
+[time]
+end = 0.5
+outputs = 3
+[solver]
+dt = 0.05
+"""
+
+
+def test_the_command_line_on_two_processes(tmp_path):
+    """``mpiexec -n 2 cqpde run``: one file, one voice, the fields of one process; a refusal is said once, with its exit code."""
+    (tmp_path / "a.toml").write_text(CONFIG)
+    run = ("-m", "cqpde.cli", "run", str(tmp_path / "a.toml"), "-o")
+    done = mpiexec(2, *run, str(tmp_path / "two.nc"))
+    assert done.returncode == 0 and done.stdout.count("written") == 1 and "2 processes" in done.stdout, done.stderr
+    assert subprocess.run([sys.executable, *run, str(tmp_path / "one.nc")], check=False).returncode == 0
+    one, two = cq.load(tmp_path / "one.nc"), cq.load(tmp_path / "two.nc")
+    assert (one.rho == two.rho).all() and one.attrs["cqpde_config"] == two.attrs["cqpde_config"]
+    (tmp_path / "a.toml").write_text(CONFIG.replace("dt = 0.05", "tol = 1e-4"))
+    refused = mpiexec(2, *run, str(tmp_path / "three.nc"))
+    assert refused.returncode == 2 and refused.stderr.count("comm: many processes take equal steps") == 1
