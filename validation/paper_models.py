@@ -22,7 +22,7 @@ import cqpde as cq
 
 def mass(quick: bool) -> tuple[list[Any], cq.State]:
     """Mass in superposition: the solution, one of twice the step, one on fewer cells; and the start."""
-    fine, coarse, dt, end = (24, 20, 0.0125, 0.1) if quick else (64, 48, 0.00875, 0.35)
+    fine, coarse, dt, end = (24, 20, 0.00625, 0.1) if quick else (64, 48, 0.00875, 0.35)
 
     def start(n: int) -> cq.State:
         if not quick:
