@@ -140,23 +140,26 @@ def _sites(text: str) -> list[int]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments: Any = _parser().parse_args(argv)
+    from .parallel.world import many
     from .signals import graceful_signals
 
-    with graceful_signals(arguments.command in ("run", "resume")):
+    with graceful_signals(arguments.command in ("run", "resume") and not many()):
         return _do(arguments)
 
 
 def _do(arguments: Any) -> int:
     from . import commands
     from .errors import CqpdeError, SolverError
+    from .parallel.world import first
 
+    say = lambda text: print(text, file=sys.stderr) if first() else None
     try:
         return int(getattr(commands, arguments.command)(arguments))
     except SolverError as error:
-        print(f"cqpde: stopped: {error}", file=sys.stderr)
+        say(f"cqpde: stopped: {error}")
         return 3
     except CqpdeError as error:
-        print(f"cqpde: {error}", file=sys.stderr)
+        say(f"cqpde: {error}")
         return 2
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()

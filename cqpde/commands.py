@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -78,11 +79,15 @@ def run(arguments: argparse.Namespace) -> int:
     """``cqpde run``."""
     from . import io, running
     from .kernels.warm import warm
+    from .parallel.world import world
     from .solver import solve
 
     setup, options, text = _problem(arguments)
     output = Path(arguments.output or Path(arguments.what).with_suffix(".nc").name)
     io.check_writable(output)
+    comm = world()
+    if comm is not None:
+        return _run_shared(arguments, comm, setup, options, text, output)
     keeper = running.keeper_for(arguments, output, {"config": text, "command": f"cqpde run {arguments.what}"})
     quiet = arguments.quiet or arguments.json
     if not quiet:
@@ -91,6 +96,28 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{'kernels':>20}  compiled in {seconds:.1f} s (kept on disk for the next run)")
     go = lambda: solve(setup.model, setup.rho0, setup.times, progress=not quiet, checkpoint=keeper, **options)
     return _end(arguments, output, running.finished(keeper, output, f"cqpde run {arguments.what}", go, text), setup)
+
+
+def _run_shared(arguments: argparse.Namespace, comm: Any, setup: Setup, options: dict[str, Any], text: str, output: Path) -> int:
+    """``mpiexec cqpde run``: all processes solve, the first one writes and speaks. Without checkpoints."""
+    from . import io, running
+    from .errors import CqpdeError
+    from .solver import solve
+
+    try:
+        with running.warnings_at_once() if comm.rank == 0 else warnings.catch_warnings(action="ignore"):
+            solution = solve(setup.model, setup.rho0, setup.times, progress=False, comm=comm, **options)
+    except CqpdeError:  # all processes see the same
+        raise
+    except BaseException:  # the others would wait for this one forever
+        traceback.print_exc()
+        comm.Abort(1)
+        raise
+    if solution is None:
+        return 0
+    solution.attrs |= {"history": f"cqpde run {arguments.what} on {comm.size} processes", "cqpde_config": text}
+    io.save(solution, output)
+    return _end(arguments, output, solution, setup)
 
 
 def resume(arguments: argparse.Namespace) -> int:

@@ -69,6 +69,14 @@ class SolverError(CqpdeError):
     """A run was stopped because its result would not be finite, physical or within tolerance."""
 
 
+class NotFinite(SolverError):
+    """A state became non-finite; ``t`` is the end of the step in which it did."""
+
+    def __init__(self, argument: str, rule: str, found: object, remedy: str, t: float) -> None:
+        super().__init__(argument, rule, found, remedy)
+        self.t = t
+
+
 class RouteError(SolverError):
     """The route that was taken turned out not to be the one for this run; ``method="auto"`` takes the other one then."""
 
@@ -84,6 +92,14 @@ class Interrupted(CqpdeError):
 
 class CqpdeWarning(UserWarning):
     """Something a physicist should know of about a run that is still valid."""
+
+
+class BoxWarning(CqpdeWarning):
+    """Probability reached an end that the user said is a wall."""
+
+
+class ResolutionWarning(CqpdeWarning):
+    """The cells do not resolve the state."""
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

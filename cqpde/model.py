@@ -221,7 +221,24 @@ class Model:
         for i in range(n):
             scalar = sum((2.0 * np.real(np.conj(d1[i, a]) * t_a) for a, t_a in enumerate(traces)), start=np.real(v[i]))
             out.append(collapse(scalar, n))
+        self._require_finite(out, z, t)
         return out
+
+    def _require_finite(self, fields: Sequence[Array], z: Mesh, t: float) -> None:
+        """Refuse fields that are not finite, naming the coefficient, the place and the time."""
+        if all(np.isfinite(f).all() for f in fields):
+            return
+        shape = np.broadcast_shapes(*[a.shape for a in z.values()])
+        for name, coefficient in self.coefficients.items():
+            entries = coefficient.entries(z, t)
+            for index in np.ndindex(*entries.shape):
+                bad = np.argwhere(~np.isfinite(np.broadcast_to(entries[index], shape)))
+                if len(bad):
+                    label, at = name + "".join(f"[{i}]" for i in index), tuple(bad[0])
+                    value = np.broadcast_to(entries[index], shape)[at]
+                    place = ", ".join(f"{c} = {np.broadcast_to(z[c], shape)[at]:.6g}" for c in self.coordinates)
+                    raise ModelError(label, "must be finite wherever it is looked at", f"{value} at {place}, t = {t:.6g}", "Regularise it, or move the box")
+        raise ModelError("model", "its coefficients must not overflow", f"a product that is not finite at t = {t:.6g}", "Check their size and units")
 
     def _traces(self, z: Mesh, t: float) -> list[Array]:
         entries = self.L.entries(z, t)
@@ -251,6 +268,7 @@ class Model:
         if np.any(traces):
             w = np.einsum("...ab,...b,...aij->...ij", d0, np.conj(traces), m)
             h = h + 0.5j * (w - _adjoint(w))
+        self._require_finite([*a_list, s, h, m, d0], z, t)
         return Canonical(
             self.drift(z, t), a_list, collapse(s, n), collapse(h, n), collapse(m, n), collapse(d0, n), excess
         )

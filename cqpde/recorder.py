@@ -28,13 +28,18 @@ class Recorder:
         self.rho = np.empty((len(kept), batch, dim, dim, *grid.shape), dtype=complex)
         self.escaped = np.empty((len(times), batch, 2 * grid.ndim, dim, dim), dtype=complex)
         self.diagnostics: dict[str, Array] = {
-            name: np.full((len(times), batch) if name in _PER_STATE else (len(times),), np.nan)
+            name: np.full(self._shape(name), np.nan)
             for name in dataset.DIAGNOSTICS
         }
         self._saved: dict[str, list[Any]] = {name: [] for name in savers}
         self.applications = 0
         self.seconds = 0.0
         self.total, self.count = len(times), 0
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a diagnostic."""
+        faces = (2 * self.grid.ndim,) if name in dataset.PER_FACE else ()
+        return (len(self.times), *((self.batch,) if name in _PER_STATE else ()), *faces)
 
     def add(self, frame: Frame, began: float) -> None:
         """Record one output.
@@ -59,7 +64,9 @@ class Recorder:
             d["trace"][k, b] = total * self.grid.cell_volume
             # with nothing left in the box there is nothing to compare with
             d["min_eigenvalue"][k, b] = smallest / largest if largest > 0.0 else min(smallest, 0.0)
-            d["edge_probability"][k, b] = max(self._at_open_ends(x[: self.dim, b]), frame.progress.edge)
+            d["end_probability"][k, b] = ends = self._at_ends(x[: self.dim, b])
+            open_ends = [e.kind == "open" for a in self.grid.axes for e in a.ends]
+            d["edge_probability"][k, b] = max(float(ends[open_ends].sum()), frame.progress.edge)
         p = frame.progress
         for name, value in (
             ("time_error", p.time_error),
@@ -84,6 +91,11 @@ class Recorder:
             for name, function in self.savers.items():
                 self._saved[name].append(function(view))
         self.seconds += time.perf_counter() - now
+
+    def _at_ends(self, diagonal: Array) -> Array:
+        """Probability in the outermost cells of each end, from the diagonal (d, *cells)."""
+        places = [(i, place) for i, axis in enumerate(self.grid.axes) for place in (0, axis.n - 1)]
+        return np.array([float(np.take(diagonal, place, axis=i + 1).sum()) for i, place in places]) * self.grid.cell_volume
 
     def part(self, start: int, stop: int) -> tuple[dict[str, Array], dict[str, Any]]:
         """Outputs ``start <= k < stop`` as arrays, for a checkpoint."""
@@ -128,15 +140,6 @@ class Recorder:
         worst = {"min_eigenvalue": np.min}
         return [float(self.times[k]), *(float(worst.get(name, np.max)(values[k])) for name, values in self.diagnostics.items())]
 
-    def _at_open_ends(self, diagonal: Array) -> float:
-        """Probability in the outermost cells of open axes, from the diagonal (d, *cells)."""
-        total = 0.0
-        for i, axis in enumerate(self.grid.axes):
-            for end, place in zip(axis.ends, (0, axis.n - 1), strict=True):
-                if end.kind == "open":
-                    total += float(np.take(diagonal, place, axis=i + 1).sum())
-        return total * self.grid.cell_volume
-
     def saved(self, single: bool) -> dict[str, Any]:
         """Saved observables with a leading time dimension."""
         import xarray as xr
@@ -177,7 +180,7 @@ def _unpacked(entry: dict[str, Any], name: str, arrays: dict[str, Array]) -> Any
     return xr.DataArray(arrays[name], dims=entry["dims"], coords=coords, attrs=entry["attrs"])
 
 
-_PER_STATE = ("trace", "min_eigenvalue", "hermiticity_defect", "escaped_probability", "edge_probability", "grid_error")
+_PER_STATE = ("trace", "min_eigenvalue", "hermiticity_defect", "escaped_probability", "edge_probability", "grid_error", "end_probability")
 
 
 def frame_times(times: Array, frames: Any, save: Any) -> Array:

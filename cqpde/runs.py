@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .blame import likely_term
 from .channels.compose import Composition, Known, remembered, turn
 from .channels.guards import OpenEnds, cells_for_coefficients, relaxation_step
 from .channels.parts import Structure
@@ -19,7 +20,7 @@ from .channels.shifts import ladder
 from .checkpoint import NoKeeper
 from .choice import Route
 from .components import to_components, to_matrix
-from .errors import OptionError, RouteError, SolverError
+from .errors import NotFinite, OptionError, RouteError, SolverError
 from .fv.assemble import layout
 from .grid import Grid
 from .initial import State
@@ -42,6 +43,9 @@ REMEMBERED = 1 << 14
 
 #: Where positivity holds to the size of the errors: below this the result is not returned.
 UNPHYSICAL = -1e-2
+
+#: Drift of trace plus escaped probability beyond which a result is not returned.
+MOST_DRIFT = 1e-9
 
 #: Probability at open ends, and content of the highest modes, beyond which the split route is not the one for a run.
 MOST_EDGE, MOST_TAIL = 1e-3, 3e-2
@@ -107,6 +111,16 @@ class Run:
 def run_route(
     problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Callable[..., Any]], fallback: bool
 ) -> Run:
+    """Run a route (:func:`_run`); where a state becomes non-finite, the error names the likely term."""
+    try:
+        return _run(problem, route, x, start, savers, fallback)
+    except NotFinite as bad:
+        before = float(problem.times[max(0, int(np.searchsorted(problem.times, bad.t)) - 1)])
+        why = likely_term(problem.model, problem.grid, before, bad.t)
+        raise NotFinite(bad.argument, bad.rule, f"{bad.found}; likely term: {why}", bad.remedy, bad.t) from None
+
+
+def _run(problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Callable[..., Any]], fallback: bool) -> Run:
     """Run a route; with ``fallback`` a split run that turns out unsuitable is done again by finite volumes.
 
     Parameters
@@ -162,7 +176,7 @@ def _run_fixed(problem: Problem, route: Route, x: Array, savers: dict[str, Any])
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
     composition = _composition(problem, problem.grid, structure)
-    frames = fixed_steps(composition, problem.model.dim, _turned(x, structure.basis, False), problem.times, problem.dt, report, problem.keeper)
+    frames = fixed_steps(composition, problem.model.dim, turned(x, structure.basis, False), problem.times, problem.dt, report, problem.keeper)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames, np.inf), savers, UNPHYSICAL, seconds)
     close()
@@ -195,9 +209,9 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
     )  # fmt: skip
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
-    run.start = replace(start, x=_turned(start.x, structure.basis, False))
+    run.start = replace(start, x=turned(start.x, structure.basis, False))
     longest = min(problem.longest, relaxation_step(model, problem.grid, structure, float(problem.times[0])))
-    frames = run.frames(_turned(x, structure.basis, False), problem.times, problem.jumps, longest, report, problem.keeper)
+    frames = run.frames(turned(x, structure.basis, False), problem.times, problem.jumps, longest, report, problem.keeper)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames), savers, UNPHYSICAL, seconds)
     close()
@@ -233,7 +247,7 @@ def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None,
     composition = PositiveComposition(problem.model, problem.grid, structure, route.transport, problem.probes, route.order)
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
-    flat = _turned(x, structure.basis, False).reshape(x.shape[0], -1)
+    flat = turned(x, structure.basis, False).reshape(x.shape[0], -1)
     batch = x.shape[1]
     if composition.limited is None:
         ends = OpenEnds(problem.model, problem.grid, structure, problem.probes)
@@ -266,6 +280,7 @@ def _record(
     began = time.perf_counter() - problem.keeper.before
     for frame in frames:
         recorder.add(frame, began)
+        _require_trace(recorder, frame)
         problem.keeper.recorded()
         lowest = float(recorder.diagnostics["min_eigenvalue"][frame.index].min())
         if least is None or lowest >= least or problem.mode != "error":
@@ -277,6 +292,16 @@ def _record(
         raise RouteError("rho", "must stay positive to the size of the errors", found, remedy)
     seconds["steps"] = time.perf_counter() - began - recorder.seconds
     return recorder
+
+
+def _require_trace(recorder: Recorder, frame: Frame) -> None:
+    """Stop a run whose trace and escaped probability do not add up to what they did at its start."""
+    d = recorder.diagnostics
+    total = d["trace"] + d["escaped_probability"]
+    drift = float(np.max(np.abs(total[frame.index] - total[0])))
+    if not drift <= MOST_DRIFT:
+        found = f"a drift of {drift:.3g} at t = {frame.t:.6g}"
+        raise SolverError("rho", f"trace plus escaped probability must stay what it was to {MOST_DRIFT:g}", found, "This is a defect of the scheme: please report the model")
 
 
 def _watched(frames: Iterator[Frame], most_tail: float = MOST_TAIL) -> Iterator[Frame]:
@@ -300,15 +325,16 @@ def _with_tail(frame: Frame, problem: Problem) -> Frame:
     return replace(frame, progress=replace(frame.progress, tail=tail))
 
 
-def _turned(x: Array, basis: Array | None, back: bool) -> Array:
+def turned(x: Array, basis: Array | None, back: bool) -> Array:
+    """Components of a state turned into the basis of a composition, or back."""
     return x if basis is None else np.ascontiguousarray(to_components(turn(to_matrix(x), basis, back)))
 
 
 def _frame_turned(frame: Frame, basis: Array | None) -> Frame:
     if basis is None:
         return frame
-    escaped = np.moveaxis(_turned(np.moveaxis(frame.escaped, -1, 0), basis, True), 0, -1)
-    return replace(frame, x=_turned(frame.x, basis, True), escaped=escaped)
+    escaped = np.moveaxis(turned(np.moveaxis(frame.escaped, -1, 0), basis, True), 0, -1)
+    return replace(frame, x=turned(frame.x, basis, True), escaped=escaped)
 
 
 def _lines(start: float, end: float, every: float = 5.0) -> Callable[[float], None]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import dataset, stored_run
+from .caveats import caveats
 from .channels.resolution import settle_states
 from .checkpoint import keeper_of
 from .choice import Route, check_words, choose
@@ -21,8 +22,9 @@ from .initial import State, check_state
 from .integrate.extrapolate import RESOLUTION_SHARE
 from .model import Model
 from .options import is_number, read_times, require_flag, require_positive
+from .parallel.solve import require_slabs, run_on_slabs
 from .recorder import Recorder, frame_times, savers_of
-from .runs import POSITIVITY, Problem, Run, run_route
+from .runs import Problem, Run, run_route
 from .signals import graceful_signals
 from .timescale import survey_time
 
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Array = np.ndarray
-
-#: Probability that may leave through open ends, or sit in their outermost cells, without a warning.
-ESCAPE_WARNING = 1e-6
 
 
 def solve(
@@ -54,6 +53,7 @@ def solve(
     checkpoint: Any = None,
     checkpoint_every: float = 60.0,
     max_walltime: float | None = None,
+    comm: Any = None,
 ) -> xr.Dataset:
     r"""Solve the classical-quantum master equation for the full hybrid distribution :math:`\rho(z, t)`.
 
@@ -114,6 +114,9 @@ def solve(
         Seconds between checkpoints (at most a twentieth of the time goes into writing); 0: after every step.
     max_walltime : float, optional
         Seconds after which the run ends as by a signal.
+    comm : mpi4py communicator, optional
+        Share the run between its processes (:mod:`cqpde.parallel`; needs ``dt``). All call with the same arguments; the first gets the
+        result, the others None.
 
     Returns
     -------
@@ -169,6 +172,9 @@ def solve(
     if dt is not None and route.transport != "spectral":
         raise OptionError("dt", "belongs to the split route without exact positivity", f"{route.method}: {route.reason}", "Leave dt out")
     single = not isinstance(rho0, list | tuple)
+    many = comm is not None and comm.size > 1
+    if many:
+        require_slabs(comm, dt, route, save, checkpoint)
     kept = stored_run.coarse_of(keeper)
     coarse = cache(lambda: kept or (stored_run.coarse_states(states, grid) if grid_error else None))
     if not keeper.resumes:
@@ -179,7 +185,10 @@ def solve(
         stored_run.begin(keeper, problem, route, single, options, start, coarse)
     try:
         with graceful_signals(keeper.keeps):
-            run = run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)
+            found_run = run_on_slabs(problem, route, comm) if many else run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)
+            if found_run is None:
+                return None  # type: ignore[return-value]
+            run = found_run
             if not run.resolved and (rough := coarse()) is not None:
                 run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run, rough)
     except Interrupted as stop:
@@ -190,7 +199,7 @@ def solve(
         raise
     finally:
         keeper.close()
-    _warn(grid, run, float(tol))
+    found = caveats(problem, run)
     squeeze = (lambda a: a[:, 0]) if single else (lambda a: a)
     attrs = {
         "title": f"Hybrid distribution of the model {model.name}",
@@ -208,6 +217,7 @@ def solve(
         **({} if dt is None else {"dt_fixed": float(dt)}),
         "positivity_margin": margin,
         "largest_peclet": run.peclet,
+        **found,
         "initial_state": "; ".join(s.note or "given" for s in states),
         "initial_normalisation": float(states[0].normalisation),
         "applications": int(run.recorder.applications),
@@ -221,7 +231,7 @@ def solve(
 
     return dataset.build(
         grid, model.dim, times, problem.kept, squeeze(run.recorder.rho), squeeze(run.recorder.escaped),
-        {k: (squeeze(v) if v.ndim == 2 else v) for k, v in run.recorder.diagnostics.items()},
+        {k: (squeeze(v) if v.ndim > 1 else v) for k, v in run.recorder.diagnostics.items()},
         run.recorder.saved(single), attrs,
     )  # fmt: skip
 
@@ -263,7 +273,7 @@ def _partial(problem: Problem, route: Route, single: bool, status: str) -> xr.Da
 
     ds = dataset.build(
         problem.grid, problem.model.dim, times, kept, squeeze(recorder.rho[: len(kept)]), squeeze(recorder.escaped[:n]),
-        {k: (squeeze(v[:n]) if v.ndim == 2 else v[:n]) for k, v in recorder.diagnostics.items()}, recorder.saved(single), attrs,
+        {k: (squeeze(v[:n]) if v.ndim > 1 else v[:n]) for k, v in recorder.diagnostics.items()}, recorder.saved(single), attrs,
     )  # fmt: skip
     return ds if len(kept) else ds.drop_vars("rho").drop_dims("t_frame", errors="ignore")
 
@@ -300,30 +310,6 @@ def _grid_error(problem: Problem, fine: Run, start: stored_run.Coarse) -> Array:
             )
             out[index, b] = share * trace_norm_bound(difference.reshape(len(f), -1), 1, coarse.cell_volume)
     return out
-
-
-def _warn(grid: Grid, run: Run, tol: float) -> None:
-    d = run.recorder.diagnostics
-    open_faces = [i for i, end in enumerate(e for a in grid.axes for e in a.ends) if end.kind == "open"]
-    leaked = np.real(np.einsum("bfaa->bf", run.recorder.escaped[-1])).max(axis=0)
-    names = dataset.face_names(grid)
-    through = [f"{names[i]}: {leaked[i]:.2g}" for i in open_faces if leaked[i] > ESCAPE_WARNING]
-    say = lambda text: warnings.warn(text, CqpdeWarning, stacklevel=4)
-    if through:
-        say(f"probability left through open ends ({', '.join(through)}). Widen the box (Grid.suggest) or say what the ends do")
-    edge = float(d["edge_probability"].max())
-    if run.route.method == "split" and edge > max(ESCAPE_WARNING, 0.1 * tol):
-        say(f"probability {edge:.2g} reached the open ends, where the split route goes round. Widen the box (Grid.suggest)")
-    if run.peclet > 2.0:
-        say(
-            f"the largest cell-Peclet number h|B|/s is {run.peclet:.3g} (above 2): the result stays physical but the grid adds noise there. Use more cells along noisy axes"
-        )
-    lowest = float(d["min_eigenvalue"].min())
-    if run.exactly_positive and lowest < POSITIVITY:
-        say(f"rho is not positive: smallest eigenvalue {lowest:.3g} of the largest trace (the model is not completely positive)")
-    elif not run.exactly_positive and lowest < -max(-POSITIVITY, run.tolerated):
-        why = "linear transport is not exactly positive" if run.route.method == "fv" else "this route is positive to the size of its errors"
-        say(f"rho is not positive: smallest eigenvalue {lowest:.3g} of the largest trace ({why}). Use more cells, or positivity='exact'")
 
 
 def _probe_times(model: Model, times: Array, extremes: tuple[float, ...]) -> tuple[float, ...]:

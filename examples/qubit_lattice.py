@@ -47,7 +47,7 @@ def figure_4(quick=False):
     axes = new_axes(picture, (1, 2, 1))
     for k in range(6):
         axes.plot(range(1, 6), fields[k * 100], "o-", color=str(0.85 - 0.16 * k), markersize=4, label=f"$t$ = {k * 0.2:g}")
-    axes.set(xlabel="site", ylabel=r"$\phi_i$")
+    axes.set(xlabel="site", ylabel=r"$\phi_i$", xticks=range(1, 6))
     axes.legend(fontsize=7, frameon=False)
     sphere(picture, (1, 2, 2), [vector], [{"color": "#0072B2", "linewidth": 0.8}])
     picture.suptitle(r"Fig. 4: five sites from a cat state; $\langle\sigma_{x,y,z}^{\otimes 5}\rangle$", fontsize=10)

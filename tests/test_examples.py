@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
@@ -50,7 +48,6 @@ def test_well_and_barrier_against_trajectories(tmp_path):
     assert abs(gone[0, 0] - escaped[1, 1]) > 0.1  # swapped levels, or the other sign of the force, would be seen
 
 
-@pytest.mark.skipif(not os.environ.get("CQPDE_LONG"), reason="minutes: set CQPDE_LONG=1")
 def test_mass_in_superposition(tmp_path):
     from examples import mass_in_superposition
 
@@ -70,10 +67,33 @@ def test_mass_in_superposition(tmp_path):
     assert numbers["z_phi_0"] > 0.9
 
 
-def test_mixture_and_superposition():
+def test_grid_against_trajectories_for_the_models_without_a_closed_form():
+    """A definite verdict on few cells; the 10^6 trajectories of the gallery's table are `python -m validation.paper_models`."""
+    from validation import paper_models
+
+    for name, found in paper_models.main(["--quick"]).items():
+        assert found["verdict"] == "agree", (name, found)
+        assert found["errors_in_standard_errors"] < 0.2 and found["p_value"] > 0.01
+
+
+def test_the_table_of_run_times_can_be_made(tmp_path):
+    from examples import gallery
+
+    row = gallery.measure("low noise", "80 x 80", ["-c", f"from examples import low_noise; low_noise.main(quick=True, folder={str(tmp_path)!r})"])
+    assert row.seconds > 0.1 and 0.05 < row.gigabytes < 4
+    assert gallery.table([row]).splitlines()[-1].startswith("| low noise | 80 x 80 |")
+    assert (tmp_path / "low_noise.png").exists()
+    text = gallery.README.read_text()
+    for name, _, arguments in gallery.RUNS:
+        assert f"| {name} |" in text, "run python -m examples.gallery"
+        assert arguments[0] == "-m"
+
+
+def test_mixture_and_superposition(tmp_path):
     from examples import mixture_and_superposition
 
-    numbers = mixture_and_superposition.main(quick=True)
+    numbers = mixture_and_superposition.main(quick=True, folder=tmp_path)
+    assert (tmp_path / "mixture_and_superposition.png").stat().st_size > 5000
     assert numbers["master_equation"] < 1e-12
     # mean field from |0>, |1>: p normal about -+2; from |+>, |->: about 0; all 0.4 wide. Total variation by quadrature, noise of histograms aside
     p = np.linspace(-9, 9, 20_001)

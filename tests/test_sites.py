@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -99,6 +101,51 @@ def test_direct_grid_of_two_sites_agrees():
     order = ("t", "phi_2", "pi_1")
     assert np.abs(both.cq.marginal("phi_2", "pi_1").transpose(*order).values - swapped.cq.marginal("phi_2", "pi_1").transpose(*order).values).max() < 1e-12
     assert np.abs(form.marginal("phi_2", "pi_1").values - both.cq.marginal("pi_1", "phi_2").transpose("t", "phi_2", "pi_1").values).max() < 1e-10
+
+
+def test_three_sites_on_a_direct_grid_of_six_dimensions():
+    """6-D, 8 levels, 64 components per cell: cells far too coarse for the physics, but on the same cells and steps the product form is exact.
+
+    All parts of different sites commute, so a symmetric step of the whole is the product of symmetric steps of the sites: equal to round-off.
+    """
+    cells = (-3.2, 3.2, 6, "periodic")
+    grid, site = cq.Grid(**{f"{a}_{i}": cells for i in (1, 2, 3) for a in ("phi", "pi")}), cq.Grid(phi=cells, pi=cells)
+    t, options, cat = [0.0, 0.3], {"dt": 0.075, "check": "warn"}, np.array([1, 0, 0, 0, 0, 0, 0, 1]) / 2**0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cq.CqpdeWarning)
+        solve = lambda **more: cq.solve(cq.models.qubit_lattice(3, **more), cq.gaussian(grid, 0.0, 0.8, cat), t, **options)
+        form = cq.solve_sites(cq.models.lattice_site(), lambda psi: start(psi, site, 0.8), cq.ghz(3), t, **options)
+        product, direct, coupled = form.reduced(1, 2, 3).rho.values[-1], solve(), solve(gradient=0.5)
+    scale = np.abs(product).max()
+    assert np.abs(direct.rho.values[-1] - product).max() < 1e-13 * scale
+    assert np.abs(coupled.rho.values[-1] - product).max() > 1e-2 * scale
+    assert float(direct.cq.moment("pi_1 pi_3")[-1]) == pytest.approx(float(form.moment("pi_1 pi_3")[-1]), abs=1e-12)
+    assert float(direct.cq.moment("pi_1 pi_3")[-1]) == pytest.approx(0.09, abs=0.03)  # (lam t)^2, on six cells
+
+
+def test_three_sites_whose_noise_is_correlated():
+    """One coordinate per site, 3-D, 8 levels, nothing commutes: independent sites are the product form, correlated noise adds c s t to <x_i x_j>."""
+    cells = (-4.8, 4.8, 12, "periodic")
+    grid, site = cq.Grid(x_1=cells, x_2=cells, x_3=cells), cq.Grid(x=cells)
+    l = np.array([[1.0, 0.3], [0.0, -1.0]])
+    one = cq.Model(("x",), 2, H=0.4 * cq.sigmay(), L=[l], D1=[[0.5]], D2=[[0.5]], D0="saturated")
+    at = lambda m, k: cq.tensor(*[m if i == k else np.eye(2) for i in range(3)])
+    s = lambda c: 0.5 * ((1 - c) * np.eye(3) + c)
+    whole = lambda c: cq.Model(
+        ("x_1", "x_2", "x_3"), 8, H=sum(at(0.4 * cq.sigmay(), k) for k in range(3)), L=[at(l, k) for k in range(3)], D1=0.5 * np.eye(3), D2=s(c), D0="saturated"
+    )
+    t = [0.0, 0.4]
+    w = np.zeros(8)
+    w[[1, 2, 4]] = 3**-0.5
+    options = {"dt": 0.1, "check": "warn"}
+    form = cq.solve_sites(one, lambda psi: cq.gaussian(site, 0.0, 0.8, psi), cq.w_state(3), t, **options)
+    product = form.reduced(1, 2, 3)
+    free, tied = (cq.solve(whole(c), cq.gaussian(grid, 0.0, 0.8, w), t, **options) for c in (0.0, 0.5))
+    difference = to_components(free.rho.values[-1] - product.rho.values[-1])
+    assert trace_norm_bound(difference.reshape(64, -1), 1, grid.cell_volume) < 1e-10
+    pair = lambda sol: float(sol.cq.moment("x_1 x_3")[-1])
+    assert pair(free) == pytest.approx(float(form.moment("x_1 x_3")[-1]), abs=1e-8)
+    assert pair(tied) - pair(free) == pytest.approx(0.5 * 1.0 * 0.4, abs=2e-2)  # and a little from the back-reaction on the other sites
 
 
 def test_coupled_sites_leave_the_product_form():

@@ -75,8 +75,8 @@ class OpenEnds:
     depends on its own coordinate goes by characteristics, which count what leaves.
     """
 
-    def __init__(self, model: Model, grid: Grid, structure: Structure, times: tuple[float, ...]) -> None:
-        self.grid, self.dim = grid, model.dim
+    def __init__(self, model: Model, grid: Grid, structure: Structure, times: tuple[float, ...], box: Grid | None = None) -> None:
+        self.grid, self.dim, self.box = grid, model.dim, box or grid
         own = {p.axis for p in structure.parts if isinstance(p, Lines) and not p.remainder}
         moved = {p.axis for p in structure.parts if isinstance(p, Stream)} | {
             i for p in structure.parts if isinstance(p, Kick) for i in p.axes
@@ -97,17 +97,20 @@ class OpenEnds:
 
     def beyond(self, x: Array, dt: float) -> float:
         """Probability of the state (components, batch, *cells) that a step would carry beyond the ends, the largest over axes and batch."""
+        return float(np.max(np.abs(self.parts(x, dt)), initial=0.0))
+
+    def parts(self, x: Array, dt: float) -> Array:
+        """The same per axis that has ends within reach and per batch entry."""
         if not self._speeds:
-            return 0.0
+            return np.zeros((0, x.shape[1]))
         if dt not in self._masks:
             if len(self._masks) > 64:
                 self._masks.clear()
             self._masks[dt] = [self._mask(i, v, a, dt) for i, v, a in self._speeds]
         f = x[: self.dim].sum(axis=0)
-        axes = tuple(range(1, f.ndim))
-        return max(float(np.max(np.abs(np.sum(f * m, axis=axes)))) for m in self._masks[dt]) * self.grid.cell_volume
+        return np.stack([np.sum(f * m, axis=tuple(range(1, f.ndim))) for m in self._masks[dt]]) * self.grid.cell_volume
 
     def _mask(self, i: int, v: Array, a: Array, dt: float) -> Array:
-        axis = self.grid.axes[i]
+        axis = self.box.axes[i]
         z = self.grid.mesh()[axis.name]
         return np.asarray((z + (v + a) * dt > axis.upper) | (z + (v - a) * dt < axis.lower), dtype=float)

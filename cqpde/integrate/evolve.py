@@ -22,7 +22,7 @@ import numpy as np
 
 from ..checkpoint import Make, NoKeeper
 from ..components import trace_norm_bound, upper_pairs
-from ..errors import SolverError
+from ..errors import NotFinite, SolverError
 from ..fv.assemble import Bounds, Layout
 from ..fv.generator import Generator, make_generator
 from ..fv.limited import LimitedTransport, StepTooLong
@@ -164,12 +164,8 @@ def require_finite(x: Array, grid: Grid, t: float, step: int) -> None:
     d = int(round(x.shape[0] ** 0.5))
     a, b = upper_pairs(d)
     pairs = [(i, i) for i in range(d)] + 2 * list(zip(a.tolist(), b.tolist(), strict=True))
-    raise SolverError(
-        "rho",
-        "must stay finite",
-        f"element {pairs[component]} at {where}, t = {t:.6g}, step {step}",
-        "Check the coefficients there, or reduce dt_max",
-    )
+    found = f"element {pairs[component]} at {where}, t = {t:.6g}, step {step}"
+    raise NotFinite("rho", "must stay finite", found, "Check the coefficients there, or reduce dt_max", t)
 
 
 def between_jumps(times: Array, jumps: tuple[float, ...]) -> list[tuple[float, float]]:

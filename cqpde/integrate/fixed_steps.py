@@ -82,6 +82,7 @@ def fixed_steps(
             offer(now, *((0, done) if done < half else (1, 0)), x, y, escaped)
 
         def seen(now: float, done: int, y: Array, gone: Array, rough: Array | None = rough, count: int = count, offer: Any = offer) -> None:
+            require_finite(y.reshape(y.shape[0], -1), grid, now, progress.steps)
             progress.edge = max(progress.edge, edge_content(y, grid, dim))
             report(now)
             if done < count:
@@ -100,7 +101,6 @@ def fixed_steps(
         progress.steps += count
         progress.applications += count
         progress.dt = length / count
-        require_finite(x.reshape(x.shape[0], -1), grid, float(end), progress.steps)
         yield Frame(index, float(end), x.reshape(x.shape[0], -1), escaped, replace(progress))
         offer(float(end), 0, 0, x, rough, escaped, index + 1)
 

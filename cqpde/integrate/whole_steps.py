@@ -130,10 +130,10 @@ def _march(
                 raise RouteError("Grid", "the split route needs open ends out of reach", f"a step carries {edge:.2g} there", "Widen the box, or use method='fv'")
             x, _ = composition.step(x, e, float(start) + k * dt, dt)
             report(float(start) + (k + 1) * dt)
+            require_finite(x, composition.grid, float(start) + (k + 1) * dt, k + 1)
             if (number, k) != (len(counts) - 1, int(count) - 1):  # the last step is compared before anything is written
                 offer({"x": x, "out": out, "edge": edge, "stop": number, "done": k + 1, "t": float(start) + (k + 1) * dt})
         begun = 0
-        require_finite(x, composition.grid, float(end), int(count))
         if end in times:
             out.append(x)
     return out, edge
