@@ -101,9 +101,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _run_shared(arguments: argparse.Namespace, comm: Any, setup: Setup, options: dict[str, Any], text: str, output: Path) -> int:
     """``mpiexec cqpde run``: all processes solve, the first one writes and speaks. Without checkpoints."""
     from . import io, running
-    from .errors import CqpdeError
+    from .errors import CqpdeError, OptionError
     from .solver import solve
 
+    for name, given in (("--max-walltime", arguments.max_walltime is not None), ("--discard", arguments.discard)):
+        if given:
+            raise OptionError(name, "belongs to checkpoints, which a run on several processes does not keep", f"{comm.size} processes", "Leave it out")
     try:
         with running.warnings_at_once() if comm.rank == 0 else warnings.catch_warnings(action="ignore"):
             solution = solve(setup.model, setup.rho0, setup.times, progress=False, comm=comm, **options)
