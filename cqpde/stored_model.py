@@ -15,7 +15,6 @@ import numpy as np
 from .checkpoint import Keeper
 from .coefficients import Coefficient, sampled
 from .errors import CqpdeError, FileError, OptionError
-from .expressions import parse
 from .grid import Grid
 from .model import Model
 from .timescale import places
@@ -54,6 +53,8 @@ def model_record(model: Model, arrays: dict[str, Array]) -> dict[str, Any] | Non
 def _coefficient_record(c: Coefficient, name: str, arrays: dict[str, Array]) -> dict[str, Any] | None:
     if c.callable:
         return None
+    from .expressions import parse  # with SymPy: not for every run
+
     arrays[f"model {name}"] = c._constants
     symbols = _symbols(c.coordinates)
     formulas = []
@@ -149,6 +150,8 @@ def model_again(keeper: Keeper, model: Model | None) -> Model:
 
 def _value(name: str, entry: dict[str, Any], coordinates: tuple[str, ...], arrays: dict[str, Array]) -> Any:
     """A coefficient as the nested list that :class:`Model` takes."""
+    from .expressions import parse
+
     symbols = _symbols(coordinates)
     special: dict[tuple[int, ...], Any] = {tuple(at): parse(text, symbols, name) for at, text in entry["formulas"]}
     for k, (at, grid) in enumerate(entry["sampled"]):
