@@ -140,10 +140,9 @@ def _sites(text: str) -> list[int]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments: Any = _parser().parse_args(argv)
-    from .parallel.world import many
     from .signals import graceful_signals
 
-    with graceful_signals(arguments.command in ("run", "resume") and not many()):
+    with graceful_signals(arguments.command in ("run", "resume")):
         return _do(arguments)
 
 
