@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 
+import numba
 import numpy as np
 import pytest
 import sympy
@@ -303,6 +304,21 @@ def test_every_integrator_goes_on_with_the_same_bits(name, tmp_path):
     assert rounds > 1 or n < 3
     assert_same_bits(whole, again)
     assert_same_bits(whole, cq.resume(tmp_path / "again"))  # finished: its result again
+
+
+def test_a_run_goes_on_with_another_number_of_threads(tmp_path):
+    """Contract, lines 1 and 2 together."""
+    before, most = numba.get_num_threads(), numba.config.NUMBA_NUM_THREADS
+    model, rho0, times, options = ROUTES["split"]()
+    whole = cq.solve(model, rho0, times, **options)
+    try:
+        numba.set_num_threads(1)
+        with pytest.raises(Interrupted):
+            cq.solve(model, rho0, times, checkpoint=stopping(tmp_path / "run", 3), **options)
+        numba.set_num_threads(min(2, most))
+        assert_same_bits(whole, cq.resume(tmp_path / "run"))
+    finally:
+        numba.set_num_threads(before)
 
 
 def test_the_second_run_for_the_grid_error_goes_on_too(tmp_path):

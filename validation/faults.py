@@ -1,8 +1,8 @@
 """Faults injected into real runs, and what was lost.
 
-    python -m validation.faults                  # 12 of every fault on every kind of run, and the overhead (about half an hour on 2 cores)
+    python -m validation.faults                  # 10 of every fault on every kind of run, and the overhead (about half an hour on 2 cores)
     python -m validation.faults --times 50 --seed 7
-    python -m validation.faults --quick          # one of each (under a minute)
+    python -m validation.faults --quick          # a choice of them, once each (under a minute)
     python -m validation.faults --overhead       # only what checkpoints cost
 
 Every run is a process: ``cqpde run`` by the split route (driven, with an inner grid), by finite volumes with its second run for the grid error,
@@ -69,7 +69,7 @@ std = { q = 0.4, p = 0.4 }
 state = "+"
 [time]
 end = 1.0
-outputs = 3
+outputs = 2
 [solver]
 method = "split"
 positivity = "exact"
@@ -343,14 +343,14 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def subjects(home: Path, quick: bool) -> list[Subject]:
+def subjects(home: Path) -> list[Subject]:
     """The kinds of runs."""
     toml = home / "run.toml"
-    toml.write_text(DRIVEN.replace("{n}", "64" if quick else "128").replace("{end}", "0.5" if quick else "0.8").replace("{step}", "0.02" if quick else "0.04"))
+    toml.write_text(DRIVEN.replace("{n}", "64").replace("{end}", "0.5").replace("{step}", "0.02"))
     shift = home / "shift.toml"
     shift.write_text(SHIFT)
-    cells = ["--cells", "q=48", "--cells", "p=64"] if quick else ["--cells", "q=96", "--cells", "p=128"]
-    code = ENSEMBLE.replace("{n}", "60_000" if quick else "200_000")
+    cells = ["--cells", "q=48", "--cells", "p=64"]
+    code = ENSEMBLE.replace("{n}", "60_000")
     return [
         Subject("split", [*CLI, "run", str(toml), "-o", OUT, *EVERY], home / "split"),
         Subject("ensemble", [sys.executable, "-c", code, OUT], home / "ensemble"),
@@ -368,7 +368,7 @@ def inject(times: int, seed: int, quick: bool, workers: int) -> list[dict[str, A
     home = Path(tempfile.mkdtemp())
     rows = []
     try:
-        kinds = [s for s in subjects(home, quick) if not quick or any(s.name in names for names in QUICK.values())]
+        kinds = [s for s in subjects(home) if not quick or any(s.name in names for names in QUICK.values())]
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(Subject.measure, kinds))
             jobs: list[tuple[str, Subject, list[Any]]] = []
@@ -430,10 +430,10 @@ def overhead(tries: int) -> list[dict[str, Any]]:
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Print the tables and return their rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=12, help="how often each fault is injected into each kind of run (default %(default)s)")
+    parser.add_argument("--times", type=int, default=10, help="how often each fault is injected into each kind of run (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2, help="processes at a time")
-    parser.add_argument("--quick", action="store_true", help="small runs, once each, no overhead")
+    parser.add_argument("--quick", action="store_true", help="a choice of them, once each, no overhead")
     parser.add_argument("--overhead", action="store_true", help="only the overhead")
     arguments = parser.parse_args(argv)
     out: dict[str, Any] = {}
