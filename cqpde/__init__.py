@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from . import models, observables
     from . import plotting as plot
     from .coefficients import sampled
-    from .errors import CqpdeError, CqpdeWarning
+    from .errors import CqpdeError, CqpdeWarning, Interrupted
     from .fv.generator import generator
     from .grid import Grid
     from .hamiltonian import healed
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from .model import Model
     from .operators import basis, destroy, identity, ket, projector, sigmam, sigmap, sigmax, sigmay, sigmaz, tensor
     from .report import Report, validate
+    from .resuming import resume
     from .sites import KetSum, ProductSum, ghz, product_ket, solve_sites, w_state
     from .solver import solve
     from .theory.adjoint import adjoint
     from .theory.fields import scalar_field
-    from .theory.meanfield import mean_field_validity
+    from .theory.meanfield import mean_field_distance, mean_field_validity
     from .theory.measurement import condition, measured, record_operator
     from .theory.positivity import map_positivity
     from .theory.purification import church, temple
@@ -40,13 +41,13 @@ if TYPE_CHECKING:
     from .unravelling import correlation, extend, spectrum, unravel
 
 _WHERE = {
-    "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "generator": "fv.generator", "Grid": "grid",
+    "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "Interrupted": "errors", "generator": "fv.generator", "Grid": "grid",
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
     "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver",
-    "Report": "report", "validate": "report", "from_qobj": "interop",
+    "resume": "resuming", "Report": "report", "validate": "report", "from_qobj": "interop",
     **dict.fromkeys(("KetSum", "ProductSum", "ghz", "product_ket", "solve_sites", "w_state"), "sites"),
     "adjoint": "theory.adjoint", "decoherence_diffusion": "theory.tradeoff",
-    "scalar_field": "theory.fields", "mean_field_validity": "theory.meanfield", "map_positivity": "theory.positivity",
+    "scalar_field": "theory.fields", "mean_field_distance": "theory.meanfield", "mean_field_validity": "theory.meanfield", "map_positivity": "theory.positivity",
     **dict.fromkeys(("condition", "measured", "record_operator"), "theory.measurement"),
     **dict.fromkeys(("church", "temple"), "theory.purification"),
     "detailed_balance": "theory.steady", "steady_state": "theory.steady",
@@ -58,11 +59,11 @@ _WHERE = {
 }  # fmt: skip
 
 __all__ = [
-    "CqpdeError", "CqpdeWarning", "Grid", "KetSum", "Model", "ProductSum", "Report", "State", "adjoint", "basis", "church",
+    "CqpdeError", "CqpdeWarning", "Grid", "Interrupted", "KetSum", "Model", "ProductSum", "Report", "State", "adjoint", "basis", "church",
     "condition", "correlated", "correlation", "decoherence_diffusion", "destroy", "detailed_balance", "extend", "from_array",
-    "from_qobj", "gaussian", "generator", "ghz", "healed", "identity", "ket", "load", "map_positivity", "mean_field_validity",
-    "measured", "models", "observables", "plot", "point", "product", "product_ket", "projector", "record_operator", "sampled",
-    "save", "scalar_field", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "solve_sites", "spectrum", "steady_state",
+    "from_qobj", "gaussian", "generator", "ghz", "healed", "identity", "ket", "load", "map_positivity", "mean_field_distance", "mean_field_validity",
+    "measured", "models", "observables", "plot", "point", "product", "product_ket", "projector", "record_operator", "resume",
+    "sampled", "save", "scalar_field", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "solve_sites", "spectrum", "steady_state",
     "temple", "tensor", "thermal", "thermal_state", "thermodynamics", "unravel", "validate", "w_state",
 ]  # fmt: skip
 

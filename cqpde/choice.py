@@ -11,10 +11,11 @@ from .channels import positive
 from .channels.parts import Obstacle, Structure
 from .channels.proposal import steps_of
 from .channels.structure import analyse
-from .errors import OptionError, did_you_mean
+from .errors import OptionError
 from .fv.generator import TRANSPORTS
 from .grid import Grid
 from .model import Model
+from .options import require_word
 
 Array = np.ndarray
 
@@ -59,12 +60,10 @@ class Route:
 
 def check_words(method: str, transport: str | None, positivity: str | None) -> None:
     """Refuse unknown words, and combinations without meaning."""
-    if method not in METHODS:
-        raise OptionError("method", "must be a known method", repr(method), did_you_mean(str(method), METHODS))
-    known = dict.fromkeys((*TRANSPORTS, *SPLIT_TRANSPORTS))
-    if transport is not None and transport not in known:
-        raise OptionError("transport", "must be a known mode", repr(transport), did_you_mean(str(transport), known))
-    if positivity not in (None, "exact"):
+    require_word("method", method, METHODS, "must be a known method")
+    if transport is not None:
+        require_word("transport", transport, dict.fromkeys((*TRANSPORTS, *SPLIT_TRANSPORTS)), "must be a known mode")
+    if positivity is not None and not (isinstance(positivity, str) and positivity == "exact"):
         raise OptionError("positivity", "must be 'exact' or left out", repr(positivity), "Left out, split is positive to the size of its errors")
     if method == "fv" and transport == "shift":
         raise OptionError("transport", "whole-cell shifts belong to method='split'", "'shift'", "Use limited, upwind or linear")

@@ -12,7 +12,8 @@ EXIT_CODES = """exit codes:
   2  the input was refused, before any work; the message names argument, rule, value and remedy
   3  the run was stopped, because its result would not have been valid; nothing is written
   4  validate: disagree
-  5  validate: inconclusive"""
+  5  validate: inconclusive
+  75 run, resume: stopped by a signal, --max-walltime or a full disk; 'cqpde resume' goes on with it"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,6 +68,18 @@ def _parser() -> _Parser:
     run.add_argument("--dt", type=float, help="equal steps of this length in place of step control (split, large grids)")
     run.add_argument("--no-grid-error", action="store_true", help="do not estimate the grid error")
 
+    again = command(
+        "resume", "go on with a run that was stopped",
+        "Go on with a run from its last checkpoint: after a signal, --max-walltime, a crash, a full disk. The file is then, to the last bit but for\n"
+        "wall-clock times, that of a run that was never stopped. Without a name: the newest interrupted run in this folder.", "cqpde resume diosi.nc",
+    )  # fmt: skip
+    again.add_argument("what", metavar="OUT.nc", nargs="?", help="the output of the run, or its folder (default: the newest OUT.nc.run here)")
+    again.add_argument("-o", "--output", metavar="FILE.nc", help="file to write (default: the output that 'cqpde run' was given)")
+    run.add_argument("--discard", action="store_true", help="start anew although an interrupted run of this output is kept")
+    for sub in (run, again):
+        sub.add_argument("--checkpoint-every", type=float, default=60.0, metavar="SECONDS", help="between checkpoints, kept in OUT.nc.run until the run is complete (default %(default)g)")
+        sub.add_argument("--max-walltime", type=float, metavar="SECONDS", help="stop with a checkpoint after so long: exit code 75, as for SIGINT and SIGTERM")
+
     validate = command(
         "validate", "compare a solution with trajectories",
         "Compare a solution with an ensemble of trajectories of the same model. Exit code: 0 agree, 4 disagree, 5 inconclusive.",
@@ -108,26 +121,44 @@ def _parser() -> _Parser:
     init = command("init", "print a configuration file to start from", "Print a commented TOML file for 'cqpde run'.", "cqpde init linear_diosi > my.toml")
     init.add_argument("model", metavar="MODEL", help="a name out of 'cqpde models', or one of the forms 'hamiltonian' and 'general'")
 
-    for sub in (run, validate, info, models):
+    for sub in (plot, view, export):
+        sub.add_argument("--sites", metavar="SITE[,SITE]", type=_sites, help="of a file of solve_sites: the sites whose reduced state is meant (default: 1)")
+    for sub in (run, again, validate, info, models):
         sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    for sub in (run, validate, plot, view, export):
+    for sub in (run, again, validate, plot, view, export):
         sub.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors" + (" and the verdict" if sub is validate else ""))
     return parser
+
+
+def _sites(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers of sites such as 1,2; found {text!r}") from None
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments: Any = _parser().parse_args(argv)
+    from .signals import graceful_signals
+
+    with graceful_signals(arguments.command in ("run", "resume")):
+        return _do(arguments)
+
+
+def _do(arguments: Any) -> int:
     from . import commands
     from .errors import CqpdeError, SolverError
+    from .parallel.world import first
 
+    say = lambda text: print(text, file=sys.stderr) if first() else None
     try:
         return int(getattr(commands, arguments.command)(arguments))
     except SolverError as error:
-        print(f"cqpde: stopped: {error}", file=sys.stderr)
+        say(f"cqpde: stopped: {error}")
         return 3
     except CqpdeError as error:
-        print(f"cqpde: {error}", file=sys.stderr)
+        say(f"cqpde: {error}")
         return 2
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ModelError, did_you_mean
+from .errors import CqpdeError, ModelError, did_you_mean
 from .grid import Grid
+from .options import GRID, takes
 from .tracing import degree, traced
 
 Array = np.ndarray
@@ -54,6 +55,7 @@ class Sampled:
         return np.moveaxis(out, range(n, out.ndim), range(out.ndim - n))
 
 
+@takes(grid=GRID)
 def sampled(grid: Grid, values: Any) -> Sampled:
     """Make a coefficient from an array on a grid's cell centres.
 
@@ -68,7 +70,11 @@ def sampled(grid: Grid, values: Any) -> Sampled:
     -----
     Between centres the values are interpolated linearly, which keeps the finite-volume route at order 2.
     """
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+        array = array if array.dtype.kind in "fc" else array.astype(complex if array.dtype.kind == "O" else float)
+    except (TypeError, ValueError, OverflowError):
+        raise ModelError("sampled", "the values must be numbers", repr(values), "Pass an array") from None
     if array.shape[array.ndim - grid.ndim :] != grid.shape:
         raise ModelError(
             "sampled", f"the last axes must be the grid's cells {grid.shape}", array.shape, "Put matrix indices first"
@@ -101,6 +107,7 @@ class Coefficient:
         self._constants = np.zeros(shape, dtype=complex)
         self._functions: dict[tuple[int, ...], Callable[[Mesh, float], Any]] = {}
         self._symbolic: dict[tuple[int, ...], Any] = {}
+        self._arrays: dict[tuple[int, ...], Sampled] = {}
         self._fill(value, shape, ())
         self._compiled = self._compile()
 
@@ -121,6 +128,7 @@ class Coefficient:
                     where, f"sampled on a grid over {self.coordinates}", value.grid.names, "Use the model's coordinates"
                 )
             self.sampled = True
+            self._arrays[at] = value
             self._add_function(_interpolated(value), shape, at)
         elif callable(value) and not _is_symbolic(value):
             self._add_function(self._wrap(value, where), shape, at)
@@ -159,11 +167,12 @@ class Coefficient:
                 return
         try:
             self._constants[at] = complex(value)
-        except (TypeError, ValueError):
-            kind = "an array" if np.ndim(value) else type(value).__name__
+        except (TypeError, ValueError, OverflowError):
+            several = isinstance(value, list | tuple | np.ndarray)
+            kind = "an array" if several else type(value).__name__
             remedy = (
                 "For values on a grid use cqpde.sampled(grid, array)"
-                if np.ndim(value)
+                if several
                 else "Give a number, SymPy expression or callable"
             )
             raise ModelError(
@@ -183,8 +192,17 @@ class Coefficient:
             )
         if arguments == 2:
             self.time_dependent = True
-            return lambda z, t: function(Point(z), t)
-        return lambda z, t: function(Point(z))
+
+        def evaluate(z: Mesh, t: float) -> Any:
+            try:
+                return function(Point(z), t) if arguments == 2 else function(Point(z))
+            except CqpdeError:
+                raise
+            except Exception as error:  # whatever a user's function does
+                found = f"{type(error).__name__}: {error} at t = {t:.6g}"
+                raise ModelError(where, "the callable must return its entries", found, "Correct it, or protect it against these arguments") from error
+
+        return evaluate
 
     def _add_function(
         self, function: Callable[[Mesh, float], Any], shape: tuple[int, ...], at: tuple[int, ...]

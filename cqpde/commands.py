@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import sys
+import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,40 +78,104 @@ def _problem(arguments: argparse.Namespace) -> tuple[Setup, dict[str, Any], str]
 
 def run(arguments: argparse.Namespace) -> int:
     """``cqpde run``."""
-    from . import io
+    from . import io, running
     from .kernels.warm import warm
+    from .parallel.solve import shared_keeper
+    from .parallel.world import world
     from .solver import solve
 
     setup, options, text = _problem(arguments)
     output = Path(arguments.output or Path(arguments.what).with_suffix(".nc").name)
     io.check_writable(output)
-    quiet = arguments.quiet or arguments.json
+    comm = world()
+    make = lambda: running.keeper_for(arguments, output, {"config": text, "command": f"cqpde run {arguments.what}"})
+    keeper: Any = make() if comm is None else shared_keeper(comm, make)
+    quiet = arguments.quiet or arguments.json or comm is not None
     if not quiet:
         seconds = warm("split") + warm("fv")
         if seconds > 1.0:
             print(f"{'kernels':>20}  compiled in {seconds:.1f} s (kept on disk for the next run)")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        solution = solve(setup.model, setup.rho0, setup.times, progress=not quiet, **options)
-    solution.attrs["cqpde_config"] = text
-    solution.attrs["history"] = "cqpde run " + arguments.what
-    io.save(solution, output)
-    from .errors import CqpdeWarning
+    go = lambda: solve(setup.model, setup.rho0, setup.times, progress=not quiet, checkpoint=keeper, comm=comm, **options)
+    with _abort(comm):
+        if comm is not None and comm.rank:
+            return _follow(go)
+        return _end(arguments, output, running.finished(keeper, output, f"cqpde run {arguments.what}", go, text), setup)
 
-    for warning in caught:
-        if issubclass(warning.category, CqpdeWarning):
-            print(f"cqpde: warning: {warning.message}", file=sys.stderr)
+
+@contextlib.contextmanager
+def _abort(comm: Any) -> Iterator[None]:
+    """End all processes where one fails in a way that the others do not see: they would wait for it forever."""
+    from .errors import CqpdeError
+
+    try:
+        yield
+    except CqpdeError:  # all see the same
+        raise
+    except BaseException:
+        if comm is not None:
+            traceback.print_exc()
+            comm.Abort(1)
+        raise
+
+
+def _follow(go: Callable[[], Any]) -> int:
+    """What the processes beside the first one do."""
+    from .errors import Interrupted
+
+    with warnings.catch_warnings(action="ignore"), contextlib.suppress(Interrupted):
+        go()
+    return 0
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """``cqpde resume``."""
+    from . import config, io, models, running
+    from .checkpoint import Keeper
+    from .dataset import grid_of
+    from .parallel.world import world
+    from .resuming import resumed
+
+    comm = world()
+    folder = running.find_run(arguments.what)
+    output = running.output_of(folder, arguments.output)
+    io.check_writable(output)
+    quiet = arguments.quiet or arguments.json or comm is not None
+    if not quiet and arguments.what is None:
+        print(f"{'resuming':>20}  {output}")
+    keeper = Keeper(folder, arguments.checkpoint_every, arguments.max_walltime, f"'cqpde resume {arguments.what or output}'")
+    text, command = running.configuration(folder)
+    go = lambda: resumed(keeper, progress=not quiet, comm=comm)
+    with _abort(comm):
+        if comm is not None and comm.rank:
+            return _follow(go)
+        solution = running.finished(keeper, output, f"{command}, cqpde resume".removeprefix(", "), go, text)
+    setup = None
+    if text and solution is not None:
+        problem, grid = config.parse_text(text), grid_of(solution)
+        setup = models.Setup(problem.model, grid, problem.rho0, problem.times, problem.exact)
+    return _end(arguments, output, solution, setup)
+
+
+def _end(arguments: argparse.Namespace, output: Path, solution: xr.Dataset | None, setup: Setup | None) -> int:
+    """Say what came out of a run."""
+    from . import io, running
+
+    if solution is None:
+        return running.RESUMABLE
     if arguments.json:
         print(_json(io.facts(output)))
     elif not arguments.quiet:
-        print(solution.cq.summary())
-        print(_moments(solution, setup))
+        print(solution.cq.summary() if "method_reason" in solution.attrs else io.describe(output))
+        if setup is not None:
+            print(_moments(solution, setup))
         print(f"{'written':>20}  {output}")
     return 0
 
 
 def validate(arguments: argparse.Namespace) -> int:
     """``cqpde validate``."""
+    import xarray as xr
+
     from . import config, io
     from .dataset import grid_of
     from .errors import CqpdeError, FileError, OptionError
@@ -123,7 +189,7 @@ def validate(arguments: argparse.Namespace) -> int:
     if arguments.figure and importlib.util.find_spec("matplotlib") is None:
         raise OptionError("--figure", "needs Matplotlib", "it is not installed", 'pip install "cqpde[plot]"')
     solution = io.load(arguments.file)
-    if "rho" not in solution or not solution.attrs.get("cqpde_config"):
+    if not isinstance(solution, xr.Dataset) or "rho" not in solution or not solution.attrs.get("cqpde_config"):
         raise FileError(arguments.file, "must hold full fields and the configuration", "neither or one", "Write it with 'cqpde run'")
     problem = config.parse_text(str(solution.attrs["cqpde_config"]), arguments.file)
     rho0, grid = problem.rho0, grid_of(solution)
@@ -238,7 +304,7 @@ def plot(arguments: argparse.Namespace) -> int:
 
     stem = Path(arguments.files[0]).stem
     suffix = ".png"
-    files = [_dataset(f) for f in arguments.files]
+    files = [_dataset(f, arguments.sites) for f in arguments.files]
     kind = arguments.kind or _kind_of(files[0])
     if kind == "movie":
         from .plotting.movies import default_format
@@ -265,16 +331,18 @@ def plot(arguments: argparse.Namespace) -> int:
     return _written(arguments, output)
 
 
-def _dataset(path: str) -> xr.Dataset:
-    """A file with one field over phase space; a product of one-site fields has none."""
+def _dataset(path: str, sites: list[int] | None = None) -> xr.Dataset:
+    """A file with one field over phase space; of a product of one-site fields the reduced state of ``sites`` (default: the first)."""
     import xarray as xr
 
     from . import io
-    from .errors import FileError
+    from .errors import OptionError
 
     found = io.load(path)
     if not isinstance(found, xr.Dataset):
-        raise FileError(path, "must hold a solution, an ensemble or a report", "a product of one-site fields", "Use the methods of cqpde.load(FILE) in Python")
+        return found.reduced(*(sites or [1]))
+    if sites:
+        raise OptionError("--sites", "is for files of solve_sites", f"a {found.attrs.get('kind', 'solution')}", "Leave it out, or choose --axes")
     return found
 
 
@@ -303,7 +371,7 @@ def view(arguments: argparse.Namespace) -> int:
 
     output = arguments.output or f"{Path(arguments.file).stem}.html"
     io.check_writable(output)
-    plotting.view(_dataset(arguments.file), output)
+    plotting.view(_dataset(arguments.file, arguments.sites), output)
     return _written(arguments, output)
 
 
@@ -312,7 +380,7 @@ def export(arguments: argparse.Namespace) -> int:
     from .export import export as write
 
     wanted = [f"marginal {' '.join(m.split(','))}" for m in arguments.marginal] + arguments.observable
-    write(_dataset(arguments.file), arguments.output, wanted, arguments.time)
+    write(_dataset(arguments.file, arguments.sites), arguments.output, wanted, arguments.time)
     return _written(arguments, arguments.output)
 
 

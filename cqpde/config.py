@@ -228,6 +228,8 @@ def _names(coordinates: list[str], parameters: dict[str, float | str], time: boo
             raise ConfigError(f"model.parameters.{key}", "must not be a coordinate or t", key, "Rename the parameter")
         if isinstance(value, str):
             raise ConfigError(f"model.parameters.{key}", "must be a number", repr(value), "Words are for shipped models")
+        if not np.isfinite(value):
+            raise ConfigError(f"model.parameters.{key}", "must be finite", value, "Correct the value")
         names[key] = sympy.Float(value) if value != int(value) else sympy.Integer(int(value))
     return names
 

@@ -24,6 +24,7 @@ DIAGNOSTICS = {
     "hermiticity_defect": "largest |rho - rho^+| relative to the largest Tr rho",
     "escaped_probability": "probability that left through the ends of the axes",
     "edge_probability": "probability in the outermost cells of open axes",
+    "end_probability": "probability in the outermost cells of each end",
     "time_error": "estimated bound of the time error so far, integrated trace norm",
     "grid_error": "estimated grid error, integrated trace norm (NaN: not asked for)",
     "dt": "last step",
@@ -31,6 +32,9 @@ DIAGNOSTICS = {
     "steps_rejected": "rejected steps so far",
     "wall_seconds": "wall-clock time since the start of the run",
 }
+
+#: Diagnostics that have a value for each end.
+PER_FACE = ("end_probability",)
 
 
 def face_names(grid: Grid) -> list[str]:
@@ -116,7 +120,7 @@ def build(
     saved : dict of DataArray with a leading time dimension
     """
     batch = rho.shape[1] if rho.ndim == grid.ndim + 4 else 0
-    per_state = tuple(name for name, values in diagnostics.items() if values.ndim == 2)
+    per_state = tuple(name for name, values in diagnostics.items() if values.ndim == (3 if name in PER_FACE else 2))
     frame = _frame(grid, dim, tuple(map(float, times)), tuple(map(float, frame_times)), batch, tuple(diagnostics), per_state, tuple((units or {}).items()))
     ds = frame.copy(data={"rho": rho, "escaped": escaped, **diagnostics})
     ds.attrs = {**attrs, "cqpde_schema": SCHEMA}
@@ -152,5 +156,6 @@ def _frame(
         "rho": empty((t_frame, *states, "row", "col", *grid.names), "hybrid density matrix per phase-space volume"),
         "escaped": empty(("t", *states, "face", "row", "col"), "density matrix that left through each end so far"),
     }
-    data |= {name: empty(("t", *states) if name in per_state else ("t",), DIAGNOSTICS[name]) for name in diagnostics}
+    faces = {name: ("face",) if name in PER_FACE else () for name in diagnostics}
+    data |= {name: empty(("t", *(states if name in per_state else ()), *faces[name]), DIAGNOSTICS[name]) for name in diagnostics}
     return xr.Dataset(data, coords=coords)

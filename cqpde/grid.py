@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import keyword
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from .errors import GridError, did_you_mean
+from .options import POSITIVE, STATE, require_integer, takes
 
 Array = np.ndarray
 
@@ -94,7 +95,7 @@ def _axis(name: str, spec: Any) -> Axis:
     lower, upper, n = spec[:3]
     try:
         lower, upper = float(lower), float(upper)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise GridError(where, "the bounds must be numbers", f"({spec[0]!r}, {spec[1]!r})", "") from None
     if not (np.isfinite(lower) and np.isfinite(upper) and lower < upper):
         raise GridError(where, "bounds must be finite and ascending", f"({lower}, {upper})", "Swap or correct them")
@@ -209,6 +210,7 @@ class Grid:
         points = [a.centers + (0.0 if shift is None else shift[i] * a.spacing) for i, a in enumerate(self.axes)]
         return dict(zip(self.names, np.ix_(*points), strict=True))
 
+    @takes(factor=POSITIVE)
     def coarsened(self, factor: float = 2.0) -> Grid:
         """Return a grid on the same box with ``1/factor`` of the cells per axis (at least 5)."""
         return self.with_cells(**{a.name: max(5, round(a.n / factor)) for a in self.axes})
@@ -219,9 +221,17 @@ class Grid:
             self.axis(name)
         return Grid(**{a.name: (a.lower, a.upper, cells.get(a.name, a.n), tuple(map(str, a.ends))) for a in self.axes})
 
+    def slab(self, axis: int, first: int, count: int) -> Grid:
+        """Return ``count`` cells of one axis from ``first`` on, the other axes whole; what its ends are has no meaning."""
+        whole = self.axes[axis]
+        part = replace(whole, lower=whole.lower + first * whole.spacing, upper=whole.lower + (first + count) * whole.spacing, n=count)
+        out = Grid.__new__(Grid)
+        out.axes = (*self.axes[:axis], part, *self.axes[axis + 1 :])
+        return out
+
     @staticmethod
-    def suggest(model: Any, rho0: Any, t: float) -> Grid:
-        """Propose bounds and cells for a model from the moments of rough classical paths.
+    def suggest(model: Any, rho0: Any, t: float, trajectories: int | None = None) -> Grid:
+        """Propose bounds and cells for a model from the moments of rough classical paths, or from a few trajectories.
 
         Parameters
         ----------
@@ -229,7 +239,10 @@ class Grid:
         rho0 : State or dict
             A state on a provisional grid, or ``{"mean": {...}, "std": {...}}`` (or ``"cov"``).
         t : float
-            End of the run.
+            End of the run, which starts at 0.
+        trajectories : int, optional
+            Take the bounds from so many trajectories of :func:`cqpde.unravel` (some hundred do) in place of rough paths, in which every
+            eigenstate of the forces goes its own way for ever: closer, where superpositions decohere slowly or levels mix. Needs a State.
 
         Returns
         -------
@@ -237,9 +250,13 @@ class Grid:
             Open axes that hold every force branch within 6 standard deviations at all times, with 4 cells per smallest standard
             deviation and a coherence phase of at most 0.7 rad per cell. A proposal: the run still reports what escapes.
         """
-        from .suggest import suggest
+        from .suggest import suggest, suggest_from_paths
 
-        return suggest(model, rho0, t)
+        if trajectories is None:
+            return suggest(model, rho0, t)
+        require_integer("trajectories", trajectories, 20, 1_000_001)
+        STATE("rho0", rho0)
+        return suggest_from_paths(model, rho0, t, trajectories)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Grid) and self.axes == other.axes

@@ -105,7 +105,7 @@ def healed(
 
 
 def _pairs(coordinates: Sequence[Any]) -> list[tuple[str, str]]:
-    items = coordinates.split() if isinstance(coordinates, str) else list(coordinates)
+    items = coordinates.split() if isinstance(coordinates, str) else list(coordinates) if isinstance(coordinates, list | tuple) else []
     if len(items) == 2 and all(isinstance(c, str) for c in items):
         return [(items[0], items[1])]
     if items and all(isinstance(c, list | tuple) and len(c) == 2 for c in items):

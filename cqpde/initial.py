@@ -15,8 +15,9 @@ import numpy as np
 
 from .coefficients import Coefficient, Point, Sampled
 from .components import min_eigenvalues, to_components
-from .errors import StateError, did_you_mean
+from .errors import CqpdeError, StateError, did_you_mean
 from .grid import Grid
+from .options import GRID, NUMBER, is_number, numbers, require_flag, takes
 from .sampling import Sampler, StateAt, density_sampler, gaussian_sampler, state_at
 
 Array = np.ndarray
@@ -45,6 +46,8 @@ class State:
         ``sampler(rng, count)`` draws points and quantum states from the state itself (see :mod:`cqpde.sampling`); None for arrays.
     slack : float
         How negative an eigenvalue may be, relative to the largest trace.
+    made : dict or None
+        The numbers of a Gaussian with a constant quantum state, as plain data: it can be made again from them, to the last bit.
     checked : set of int
         Numbers of levels for which it has passed :func:`check_state`.
     resolved : dict
@@ -58,6 +61,7 @@ class State:
     note: str = ""
     sampler: Sampler | None = None
     slack: float = 1e-10
+    made: dict[str, Any] | None = field(default=None, repr=False, compare=False)
     checked: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
     resolved: dict[float, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -87,11 +91,11 @@ class State:
 
     def moments(self) -> tuple[Array, Array]:
         """Mean (n,) and covariance (n, n) of the classical coordinates."""
-        weight = self.density / self.density.sum()
-        z = np.stack([np.broadcast_to(c, self.grid.shape) for c in self.grid.mesh().values()])
-        mean = np.einsum("i...,...->i", z, weight)
-        delta = z - mean.reshape(-1, *[1] * self.grid.ndim)
-        return mean, np.einsum("i...,j...,...->ij", delta, delta, weight)
+        weight = (self.density / self.density.sum()).reshape(-1)
+        z = np.stack([np.broadcast_to(c, self.grid.shape).reshape(-1) for c in self.grid.mesh().values()])
+        mean = z @ weight
+        delta = z - mean[:, None]
+        return mean, (delta * weight) @ delta.T
 
     def on(self, grid: Grid) -> State:
         """Sample the same state on another grid over the same coordinates."""
@@ -119,7 +123,7 @@ def density_matrix(state: Any, where: str = "state") -> Array:
             state = state.reshape(-1)
     try:
         array = np.asarray(state, dtype=complex)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise StateError(
             where, "must be a ket or a density matrix", type(state).__name__, "Write e.g. cqpde.ket('+')"
         ) from None
@@ -148,8 +152,15 @@ def _state_coefficient(grid: Grid, state: Any) -> Coefficient | None:
     """A callable quantum state as a coefficient of kets (d,) or matrices (d, d); None for a constant one."""
     if not callable(state) or hasattr(state, "full"):
         return None
-    probe = state(Point(grid.mesh()))
-    d = len(probe)
+    try:
+        probe = state(Point(grid.mesh()))
+        d = len(probe)
+    except CqpdeError:
+        raise
+    except Exception as error:  # whatever a user's function does
+        raise StateError("state", "a callable of z returns the elements of a ket or a matrix", f"{type(error).__name__}: {error}", "Correct it") from error
+    if d == 0:
+        raise StateError("state", "a callable of z returns the elements of a ket or a matrix", "none", "Correct it")
     return Coefficient("state", (d, d) if _is_matrix(probe, grid.ndim) else (d,), grid.names, state)
 
 
@@ -193,9 +204,10 @@ def _is_matrix(value: Any, n: int) -> bool:
     """Whether a callable's answer is a matrix of entries rather than a ket of entries."""
     if isinstance(value, np.ndarray):
         return value.ndim == n + 2 or (value.ndim == 2 and value.dtype == object)
-    return isinstance(value[0], list | tuple)
+    return isinstance(value, list | tuple) and isinstance(value[0], list | tuple)
 
 
+@takes(grid=GRID)
 def product(grid: Grid, density: Any, state: Any, *, note: str = "") -> State:
     r"""Density times quantum state: :math:`\rho(z, 0) = f(z)\,\varrho(z)`.
 
@@ -217,6 +229,10 @@ def product(grid: Grid, density: Any, state: Any, *, note: str = "") -> State:
     StateError
         If the density is negative or not finite somewhere, or the state is not one.
     """
+    if isinstance(density, np.ndarray) and density.shape != grid.shape:
+        raise StateError("density", f"an array must have the grid's cells {grid.shape}", density.shape, "Or give a callable of z")
+    if not isinstance(density, np.ndarray) and not callable(density) and not hasattr(density, "free_symbols") and not is_number(density):
+        raise StateError("density", "must be a callable of z, a SymPy expression or an array over the cells", repr(density), "Write e.g. lambda z: ...")
     coefficient = Coefficient(
         "density", (), grid.names, Sampled(grid, np.asarray(density)) if isinstance(density, np.ndarray) else density
     )
@@ -266,7 +282,7 @@ def _vector(grid: Grid, value: Any, name: str, default: float | None = None) -> 
         array = np.asarray(value, dtype=float)
         if array.ndim == 0:
             array = np.full(grid.ndim, float(array))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise StateError(name, "must be numbers per axis", repr(value), "Write {'q': 0.0, ...}") from None
     if array.shape != (grid.ndim,) or not np.all(np.isfinite(array)):
         raise StateError(
@@ -275,6 +291,7 @@ def _vector(grid: Grid, value: Any, name: str, default: float | None = None) -> 
     return array
 
 
+@takes(grid=GRID)
 def gaussian(grid: Grid, mean: Any = 0.0, std: Any = None, state: Any = None, *, cov: Any = None) -> State:
     r"""A Gaussian in phase space times a quantum state.
 
@@ -313,8 +330,8 @@ def gaussian(grid: Grid, mean: Any = 0.0, std: Any = None, state: Any = None, *,
             raise StateError("std", "must be positive", f"{widths}", "For a point use cqpde.point")
         covariance = np.diag(widths**2)
     else:
-        covariance = np.asarray(cov, dtype=float)
-        if covariance.shape != (grid.ndim,) * 2 or not np.allclose(
+        covariance = numbers("cov", cov, float, "must be a matrix of numbers", error=StateError)
+        if covariance.shape != (grid.ndim,) * 2 or not np.all(np.isfinite(covariance)) or not np.allclose(
             covariance, covariance.T, rtol=0, atol=1e-12 * np.abs(covariance).max()
         ):
             raise StateError(
@@ -356,13 +373,18 @@ def gaussian(grid: Grid, mean: Any = 0.0, std: Any = None, state: Any = None, *,
     made = product(grid, density, state, note="gaussian")
     recipe = lambda other: gaussian(other, centre, None, state, cov=covariance)
     sampler = gaussian_sampler(centre, covariance, _state_at(grid, state))
-    return State(made.grid, made.rho, recipe, made.normalisation, made.note, sampler)
+    made_of = None
+    if _state_coefficient(grid, state) is None:
+        matrix = density_matrix(state)
+        made_of = {"mean": centre.tolist(), "cov": covariance.tolist(), "re": matrix.real.tolist(), "im": matrix.imag.tolist()}
+    return State(made.grid, made.rho, recipe, made.normalisation, made.note, sampler, made=made_of)
 
 
 #: Width of a point start in cells: the narrowest Gaussian whose mean and variance the cells carry to 1e-4.
 POINT_CELLS = 0.75
 
 
+@takes(grid=GRID)
 def point(grid: Grid, at: Any, state: Any) -> State:
     """A point start, as narrow as the grid resolves: a Gaussian 0.75 cells wide on every axis; ``note`` says the widths used.
 
@@ -377,10 +399,12 @@ def point(grid: Grid, at: Any, state: Any) -> State:
     made = gaussian(grid, _vector(grid, at, "at"), widths, state)
     text = ", ".join(f"{n}: {w:.4g}" for n, w in zip(grid.names, widths, strict=True))
     return State(
-        grid, made.rho, lambda other: point(other, at, state), made.normalisation, f"point of width {text}", made.sampler
+        grid, made.rho, lambda other: point(other, at, state), made.normalisation, f"point of width {text}", made.sampler,
+        made=made.made,
     )
 
 
+@takes(grid=GRID, normalise=require_flag, slack=NUMBER)
 def from_array(grid: Grid, rho: Any, *, normalise: bool = False, slack: float = 1e-10) -> State:
     """A state from an array (d, d, *cells): density matrices per unit volume at the cell centres.
 
@@ -392,7 +416,7 @@ def from_array(grid: Grid, rho: Any, *, normalise: bool = False, slack: float = 
         Eigenvalues down to ``-slack`` times the largest trace are accepted: raise it to go on from a result of the split route, which is
         positive to the size of its errors.
     """
-    array = np.array(rho, dtype=complex)
+    array = numbers("rho0", rho, complex, f"must be numbers of shape (d, d) + {grid.shape}", error=StateError)
     if array.ndim != grid.ndim + 2 or array.shape[2:] != grid.shape or array.shape[0] != array.shape[1]:
         raise StateError("rho0", f"must have shape (d, d) + {grid.shape}", array.shape, "Matrix indices first")
     factor = 1.0

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ModelError, OptionError
+from .options import is_number, numbers
 
 Array = np.ndarray
 
@@ -41,8 +42,11 @@ def from_qobj(terms: Any) -> Any:
     total: Any = None
     for k, item in enumerate(items):
         f, operator = item if isinstance(item, list | tuple) and len(item) == 2 else (1, item)
-        matrix = np.asarray(operator.full() if hasattr(operator, "full") else operator, dtype=complex)
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or (total is not None and len(total) != len(matrix)):
+        plain = operator.full() if hasattr(operator, "full") else operator
+        matrix = numbers(f"terms[{k}]", plain, complex, "must be a square operator, of one size with the others", "Pass (f, Qobj) pairs", ModelError)
+        if not (is_number(f) or isinstance(f, complex | np.number) or hasattr(f, "free_symbols")):
+            raise ModelError(f"terms[{k}]", "a factor must be a number or a SymPy expression", repr(f), "Pass (f, Qobj) pairs")
+        if matrix.ndim != 2 or not np.all(np.isfinite(matrix)) or matrix.shape[0] != matrix.shape[1] or (total is not None and len(total) != len(matrix)):
             raise ModelError(f"terms[{k}]", "must be a square operator, of one size with the others", f"shape {matrix.shape}", "Pass (f, Qobj) pairs")
         if total is None:
             total = [[0 for _ in matrix] for _ in matrix]

@@ -20,6 +20,7 @@ import numpy as np
 
 from .dataset import DIAGNOSTICS, SCHEMA, grid_of
 from .errors import CqpdeError, FileError
+from .options import require_flag
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -49,6 +50,8 @@ _STORED_ONLY = (
 
 def check_writable(path: str | Path) -> None:
     """Refuse a path that cannot be written, before any work is done for it."""
+    if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path) or len(str(path)) > 4000 or len(Path(path).name) > 240:
+        raise FileError("path", "must be the name of a file", repr(path), "Write e.g. 'result.nc'")
     target = Path(path)
     folder = target.parent
     store = target.suffix == ".zarr" and ((target / "zarr.json").is_file() or (target / ".zgroup").is_file())
@@ -87,7 +90,7 @@ def save(dataset: xr.Dataset | ProductSum, path: str | Path) -> None:
 
     if isinstance(dataset, ProductSum):
         dataset = dataset.dataset
-    if "cqpde_schema" not in dataset.attrs:
+    if "cqpde_schema" not in getattr(dataset, "attrs", {}):
         raise FileError(
             "dataset", "must be a solution of cqpde", "no attribute cqpde_schema", "Save what cqpde.solve returned"
         )
@@ -234,6 +237,10 @@ def load(path: str | Path, lazy: bool | None = None) -> Any:
     """
     import xarray as xr
 
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise FileError("path", "must be the name of a file", repr(path), "Write e.g. 'result.nc'")
+    if lazy is not None:
+        require_flag("lazy", lazy)
     try:
         if Path(path).suffix == ".zarr":
             _need_zarr(path)

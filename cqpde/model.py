@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 
 from .coefficients import Coefficient, Mesh, Sampled, _is_symbolic, collapse, stack
-from .errors import ModelError, OptionError, did_you_mean
+from .errors import ModelError, did_you_mean
 from .grid import RESERVED, Grid
+from .options import GRID, NUMBER, require_word, takes
 
 Array = np.ndarray
 
@@ -140,8 +141,7 @@ class Model:
             raise ModelError(
                 "dim", "the number of levels must be a positive integer", repr(dim), "Use dim=1 for a classical model"
             )
-        if check not in CHECKS:
-            raise OptionError("check", "must be one of the known modes", repr(check), did_you_mean(str(check), CHECKS))
+        require_word("check", check, CHECKS, "must be one of the known modes")
         self.dim, self.check_mode, self.name, self.description = int(dim), check, name, description
         self._margins: dict[tuple[Grid, float, str], float] = {}  # of grids that passed the check
         d, n = self.dim, len(self.coordinates)
@@ -221,7 +221,24 @@ class Model:
         for i in range(n):
             scalar = sum((2.0 * np.real(np.conj(d1[i, a]) * t_a) for a, t_a in enumerate(traces)), start=np.real(v[i]))
             out.append(collapse(scalar, n))
+        self._require_finite(out, z, t)
         return out
+
+    def _require_finite(self, fields: Sequence[Array], z: Mesh, t: float) -> None:
+        """Refuse fields that are not finite, naming the coefficient, the place and the time."""
+        if all(np.isfinite(f).all() for f in fields):
+            return
+        shape = np.broadcast_shapes(*[a.shape for a in z.values()])
+        for name, coefficient in self.coefficients.items():
+            entries = coefficient.entries(z, t)
+            for index in np.ndindex(*entries.shape):
+                bad = np.argwhere(~np.isfinite(np.broadcast_to(entries[index], shape)))
+                if len(bad):
+                    label, at = name + "".join(f"[{i}]" for i in index), tuple(bad[0])
+                    value = np.broadcast_to(entries[index], shape)[at]
+                    place = ", ".join(f"{c} = {np.broadcast_to(z[c], shape)[at]:.6g}" for c in self.coordinates)
+                    raise ModelError(label, "must be finite wherever it is looked at", f"{value} at {place}, t = {t:.6g}", "Regularise it, or move the box")
+        raise ModelError("model", "its coefficients must not overflow", f"a product that is not finite at t = {t:.6g}", "Check their size and units")
 
     def _traces(self, z: Mesh, t: float) -> list[Array]:
         entries = self.L.entries(z, t)
@@ -251,11 +268,13 @@ class Model:
         if np.any(traces):
             w = np.einsum("...ab,...b,...aij->...ij", d0, np.conj(traces), m)
             h = h + 0.5j * (w - _adjoint(w))
+        self._require_finite([*a_list, s, h, m, d0], z, t)
         return Canonical(
             self.drift(z, t), a_list, collapse(s, n), collapse(h, n), collapse(m, n), collapse(d0, n), excess
         )
 
     # -- checks --------------------------------------------------------------------------------------------------------
+    @takes(grid=GRID, t=NUMBER)
     def check(self, grid: Grid, t: float = 0.0, mode: str | None = None) -> float:
         """Check every coefficient on every cell of a grid, before any work is done on it.
 
@@ -274,6 +293,7 @@ class Model:
         from .physicality import check_model
 
         mode = self.check_mode if mode is None else mode
+        require_word("check", mode, CHECKS, "must be one of the known modes")
         key = (grid, t, mode)
         if mode == "warn" or key not in self._margins:
             if len(self._margins) > 256:
@@ -310,6 +330,7 @@ class Model:
             prints.clear()
         prints[key] = found
 
+    @takes(grid=GRID)
     def require_coordinates(self, grid: Grid) -> None:
         """Refuse a grid whose axes are not this model's coordinates in the same order."""
         if grid.names != self.coordinates:
@@ -372,4 +393,7 @@ def _operator_list(value: Any, d: int) -> Any:
         raise ModelError(
             "L", "give a list of operators, each of which may be a callable", "one callable", "Write L=[f]"
         )
-    return list(value)
+    try:
+        return list(value)
+    except TypeError:
+        raise ModelError("L", "must be a list of operators", type(value).__name__, "Write L=[...]") from None

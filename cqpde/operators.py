@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .errors import OptionError, did_you_mean
+from .options import integer, numbers, takes
 
 Array = np.ndarray
 
@@ -23,20 +24,22 @@ _QUBIT_KETS = {
 
 def ket(label: str) -> Array:
     """Return a qubit ket, shape (2,): one of ``0 1 + - +i -i``."""
-    if label not in _QUBIT_KETS:
+    if not isinstance(label, str) or label not in _QUBIT_KETS:
         raise OptionError(
             "ket", "the label must name a qubit state", repr(label), did_you_mean(str(label), _QUBIT_KETS)
         )
     return np.array(_QUBIT_KETS[label], dtype=complex)
 
 
+@takes(d=integer(1, 4097))
 def basis(d: int, level: int) -> Array:
     """Return the ket ``|level>`` of a ``d``-level system, shape (d,)."""
-    if not 0 <= level < d:
-        raise OptionError("basis", f"the level must lie in 0 ... {d - 1}", level, "Levels count from 0")
+    if isinstance(level, bool) or not isinstance(level, int | np.integer) or not 0 <= level < d:
+        raise OptionError("basis", f"the level must lie in 0 ... {d - 1}", repr(level), "Levels count from 0")
     return np.eye(d, dtype=complex)[level]
 
 
+@takes(d=integer(1, 4097))
 def identity(d: int) -> Array:
     """Return the identity operator, shape (d, d)."""
     return np.eye(d, dtype=complex)
@@ -69,10 +72,11 @@ def sigmam() -> Array:
 
 def projector(state: Any) -> Array:
     """Return the density matrix ``|psi><psi|`` of a ket, shape (d, d)."""
-    psi = np.asarray(state, dtype=complex).reshape(-1)
+    psi = numbers("state", state, complex, "must be the numbers of a ket").reshape(-1)
     return np.outer(psi, psi.conj())
 
 
+@takes(d=integer(1, 4097))
 def destroy(d: int) -> Array:
     """Return the annihilation operator truncated to ``d`` levels."""
     return np.diag(np.sqrt(np.arange(1, d)), 1).astype(complex)
@@ -80,4 +84,6 @@ def destroy(d: int) -> Array:
 
 def tensor(*operators: Any) -> Array:
     """Return the Kronecker product of kets or operators, first factor slowest."""
-    return reduce(np.kron, [np.asarray(o, dtype=complex) for o in operators])
+    if not operators:
+        raise OptionError("tensor", "needs at least one factor", "none", "Write tensor(A, B)")
+    return reduce(np.kron, [numbers("tensor", o, complex, "factors must be kets or operators of numbers") for o in operators])

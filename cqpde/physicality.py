@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .coefficients import stack
-from .errors import CqpdeWarning, ModelError, OptionError, did_you_mean
+from .errors import CqpdeWarning, ModelError
 from .grid import Grid
 
 if TYPE_CHECKING:
@@ -31,10 +31,6 @@ SLACK = 1e-10
 
 def check_model(model: Model, grid: Grid, t: float, mode: str) -> float:
     """Implement :meth:`cqpde.Model.check`."""
-    from .model import CHECKS
-
-    if mode not in CHECKS:
-        raise OptionError("check", "must be one of the known modes", repr(mode), did_you_mean(str(mode), CHECKS))
     model.require_coordinates(grid)
     z = grid.mesh()
     n = grid.ndim

@@ -28,12 +28,18 @@ class Recorder:
         self.rho = np.empty((len(kept), batch, dim, dim, *grid.shape), dtype=complex)
         self.escaped = np.empty((len(times), batch, 2 * grid.ndim, dim, dim), dtype=complex)
         self.diagnostics: dict[str, Array] = {
-            name: np.full((len(times), batch) if name in _PER_STATE else (len(times),), np.nan)
+            name: np.full(self._shape(name), np.nan)
             for name in dataset.DIAGNOSTICS
         }
         self._saved: dict[str, list[Any]] = {name: [] for name in savers}
         self.applications = 0
         self.seconds = 0.0
+        self.total, self.count = len(times), 0
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a diagnostic."""
+        faces = (2 * self.grid.ndim,) if name in dataset.PER_FACE else ()
+        return (len(self.times), *((self.batch,) if name in _PER_STATE else ()), *faces)
 
     def add(self, frame: Frame, began: float) -> None:
         """Record one output.
@@ -44,6 +50,7 @@ class Recorder:
             When the run started, for the wall-clock time.
         """
         now = time.perf_counter()
+        self.count = frame.index + 1
         k, d, cells = frame.index, self.diagnostics, self.grid.shape
         x = frame.x.reshape(self.dim**2, self.batch, *cells)
         self.escaped[k] = np.moveaxis(to_matrix(np.moveaxis(frame.escaped, -1, 0)), (0, 1), (-2, -1))
@@ -57,7 +64,9 @@ class Recorder:
             d["trace"][k, b] = total * self.grid.cell_volume
             # with nothing left in the box there is nothing to compare with
             d["min_eigenvalue"][k, b] = smallest / largest if largest > 0.0 else min(smallest, 0.0)
-            d["edge_probability"][k, b] = max(self._at_open_ends(x[: self.dim, b]), frame.progress.edge)
+            d["end_probability"][k, b] = ends = self._at_ends(x[: self.dim, b])
+            open_ends = [e.kind == "open" for a in self.grid.axes for e in a.ends]
+            d["edge_probability"][k, b] = max(float(ends[open_ends].sum()), frame.progress.edge)
         p = frame.progress
         for name, value in (
             ("time_error", p.time_error),
@@ -83,14 +92,53 @@ class Recorder:
                 self._saved[name].append(function(view))
         self.seconds += time.perf_counter() - now
 
-    def _at_open_ends(self, diagonal: Array) -> float:
-        """Probability in the outermost cells of open axes, from the diagonal (d, *cells)."""
-        total = 0.0
-        for i, axis in enumerate(self.grid.axes):
-            for end, place in zip(axis.ends, (0, axis.n - 1), strict=True):
-                if end.kind == "open":
-                    total += float(np.take(diagonal, place, axis=i + 1).sum())
-        return total * self.grid.cell_volume
+    def _at_ends(self, diagonal: Array) -> Array:
+        """Probability in the outermost cells of each end, from the diagonal (d, *cells)."""
+        places = [(i, place) for i, axis in enumerate(self.grid.axes) for place in (0, axis.n - 1)]
+        return np.array([float(np.take(diagonal, place, axis=i + 1).sum()) for i, place in places]) * self.grid.cell_volume
+
+    def part(self, start: int, stop: int) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Outputs ``start <= k < stop`` as arrays, for a checkpoint."""
+        kept = self._frames(start, stop)
+        arrays = {"rho": self.rho[kept], "escaped": self.escaped[start:stop], **{f"diagnostic {k}": v[start:stop] for k, v in self.diagnostics.items()}}
+        saved: dict[str, list[Any]] = {}
+        for name, values in self._saved.items():
+            saved[name] = [_packed(values[k], f"saved {name} {k}", arrays) for k in range(start, stop)]
+        return arrays, {"saved": saved, "applications": self.applications}
+
+    def size(self, start: int, stop: int) -> int:
+        """Bytes of the fields among them."""
+        return int(self.rho[self._frames(start, stop)].nbytes)
+
+    def _frames(self, start: int, stop: int) -> slice:
+        """Where the fields of these outputs are."""
+        low, high = np.searchsorted(self.kept, self.times[start]), np.searchsorted(self.kept, self.times[stop - 1], side="right")
+        return slice(int(low), int(high)) if stop > start else slice(0, 0)
+
+    def put(self, start: int, stop: int, arrays: dict[str, Array], record: dict[str, Any]) -> None:
+        """Put back what :meth:`part` gave; shapes of another run are refused with a ValueError."""
+        kept = self._frames(start, stop)
+        targets: list[tuple[Array, Any, str]] = [(self.rho, kept, "rho"), (self.escaped, slice(start, stop), "escaped")]
+        targets += [(values, slice(start, stop), f"diagnostic {name}") for name, values in self.diagnostics.items()]
+        for target, where, name in targets:
+            if arrays[name].shape != target[where].shape or arrays[name].dtype != target.dtype:
+                raise ValueError(f"{name}: {arrays[name].dtype} {arrays[name].shape}")
+            target[where] = arrays[name]
+        for name, values in self._saved.items():
+            entries = record["saved"][name]
+            if len(entries) != stop - start:
+                raise ValueError(f"saved {name}: {len(entries)} values")
+            values += [_unpacked(entry, f"saved {name} {start + k}", arrays) for k, entry in enumerate(entries)]
+        self.applications, self.count = int(record["applications"]), stop
+
+    def columns(self) -> list[str]:
+        """Names of the diagnostics of a line."""
+        return ["t", *self.diagnostics]
+
+    def row(self, k: int) -> list[float]:
+        """Time and diagnostics of an output; of a batch the smallest eigenvalue and the largest of all else."""
+        worst = {"min_eigenvalue": np.min}
+        return [float(self.times[k]), *(float(worst.get(name, np.max)(values[k])) for name, values in self.diagnostics.items())]
 
     def saved(self, single: bool) -> dict[str, Any]:
         """Saved observables with a leading time dimension."""
@@ -108,7 +156,31 @@ class Recorder:
         return out
 
 
-_PER_STATE = ("trace", "min_eigenvalue", "hermiticity_defect", "escaped_probability", "edge_probability", "grid_error")
+def _packed(value: Any, name: str, arrays: dict[str, Array]) -> dict[str, Any]:
+    """Put a saved observable into ``arrays``; returns its dimensions, coordinates and attributes (None for a plain number or array)."""
+    import xarray as xr
+
+    arrays[name] = np.asarray(value)
+    if not isinstance(value, xr.DataArray):
+        return {"dims": None}
+    coords = [str(c) for c in value.coords if c in value.dims]
+    for c in coords:
+        arrays[f"{name} {c}"] = np.asarray(value[c].values)
+    plain = lambda attrs: {str(k): v for k, v in attrs.items() if isinstance(v, str | int | float)}
+    return {"dims": list(value.dims), "attrs": plain(value.attrs), "coords": {c: plain(value[c].attrs) for c in coords}}
+
+
+def _unpacked(entry: dict[str, Any], name: str, arrays: dict[str, Array]) -> Any:
+    """Inverse of :func:`_packed`."""
+    import xarray as xr
+
+    if entry["dims"] is None:
+        return arrays[name]
+    coords = {c: (c, arrays[f"{name} {c}"], attrs) for c, attrs in entry["coords"].items()}
+    return xr.DataArray(arrays[name], dims=entry["dims"], coords=coords, attrs=entry["attrs"])
+
+
+_PER_STATE = ("trace", "min_eigenvalue", "hermiticity_defect", "escaped_probability", "edge_probability", "grid_error", "end_probability")
 
 
 def frame_times(times: Array, frames: Any, save: Any) -> Array:

@@ -12,6 +12,7 @@ import numpy as np
 from . import dataset
 from .comparison import ENOUGH, SHARE, Moments, compare, sample_of
 from .errors import OptionError
+from .options import DATASET, NUMBER, numbers, takes
 from .trajectory_arrays import times_of
 from .unravelling.statistics import component_labels, monomial_labels
 
@@ -81,6 +82,7 @@ def _flags(ds: xr.Dataset, name: str) -> list[str]:
     return str(ds[name].attrs["flag_meanings"]).split()
 
 
+@takes(sol=DATASET, level=NUMBER)
 def validate(
     sol: xr.Dataset, ens: Any, *, coarse: xr.Dataset | Sequence[xr.Dataset] | None = None, times: Any = None, level: float = 0.01
 ) -> Report:
@@ -190,7 +192,9 @@ def _common_times(sol: xr.Dataset, ens: Any, times: Any) -> Array:
         raise OptionError("ens", "must share a time with the solution's fields", np.array2string(np.asarray(theirs), threshold=6), "Pass t=sol.t")
     if times is None:
         return common[-1:]
-    chosen = np.atleast_1d(np.asarray(times, dtype=float))
+    chosen = numbers("times", times, float, "must be numbers").reshape(-1)
+    if len(chosen) == 0:
+        raise OptionError("times", "must hold at least one time", "none", "Leave it out for the last common one")
     for t in chosen:
         if not np.isclose(common, t, rtol=1e-12, atol=1e-12).any():
             raise OptionError("times", "must be common to solution and ensemble", t, f"Common: {np.array2string(common, threshold=8)}")

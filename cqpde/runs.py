@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from .blame import likely_term
 from .channels.compose import Composition, Known, remembered, turn
-from .channels.guards import OpenEnds, cells_for_coefficients
-from .channels.parts import Kick, Stream, Structure, drift_parts
+from .channels.guards import OpenEnds, cells_for_coefficients, relaxation_step
+from .channels.parts import Structure
 from .channels.positive import PositiveComposition
 from .channels.proposal import propose
 from .channels.resolution import Start, resample_to, settle
 from .channels.shifts import ladder
+from .checkpoint import NoKeeper
 from .choice import Route
 from .components import to_components, to_matrix
-from .errors import OptionError, RouteError, SolverError
+from .errors import NotFinite, OptionError, RouteError, SolverError
 from .fv.assemble import layout
 from .grid import Grid
 from .initial import State
@@ -42,6 +44,9 @@ REMEMBERED = 1 << 14
 #: Where positivity holds to the size of the errors: below this the result is not returned.
 UNPHYSICAL = -1e-2
 
+#: Drift of trace plus escaped probability beyond which a result is not returned.
+MOST_DRIFT = 1e-9
+
 #: Probability at open ends, and content of the highest modes, beyond which the split route is not the one for a run.
 MOST_EDGE, MOST_TAIL = 1e-3, 3e-2
 
@@ -62,6 +67,7 @@ class Problem:
     progress: bool | None
     kept: Array
     dt: float | None = None
+    keeper: NoKeeper = field(default_factory=NoKeeper)
 
     def components(self) -> Array:
         """The initial states, (d^2, batch, *cells)."""
@@ -105,6 +111,16 @@ class Run:
 def run_route(
     problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Callable[..., Any]], fallback: bool
 ) -> Run:
+    """Run a route (:func:`_run`); where a state becomes non-finite, the error names the likely term."""
+    try:
+        return _run(problem, route, x, start, savers, fallback)
+    except NotFinite as bad:
+        before = float(problem.times[max(0, int(np.searchsorted(problem.times, bad.t)) - 1)])
+        why = likely_term(problem.model, problem.grid, before, bad.t)
+        raise NotFinite(bad.argument, bad.rule, f"{bad.found}; likely term: {why}", bad.remedy, bad.t) from None
+
+
+def _run(problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Callable[..., Any]], fallback: bool) -> Run:
     """Run a route; with ``fallback`` a split run that turns out unsuitable is done again by finite volumes.
 
     Parameters
@@ -114,6 +130,8 @@ def run_route(
     start : Start or None
         The same on the cells that carry them (for the spectral transport of ``split``).
     """
+    if problem.keeper.left and fallback:
+        return _run_fv(problem, Route("fv", problem.keeper.left, "limited"), x, start, savers)
     try:
         return (_run_fv if route.method == "fv" else _run_positive if route.transport != "spectral" else _run_spectral)(
             problem, route, x, start, savers
@@ -121,8 +139,9 @@ def run_route(
     except RouteError as reason:
         if not fallback:
             raise
-        again = Route("fv", f"the split route was tried and left: {reason}", "limited")
-        return _run_fv(problem, again, x, start, savers)
+        why = f"the split route was tried and left: {reason}"
+        problem.keeper.leave(why)
+        return _run_fv(problem, Route("fv", why, "limited"), x, start, savers)
 
 
 def _run_fv(problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Any]) -> Run:
@@ -135,7 +154,7 @@ def _run_fv(problem: Problem, route: Route, x: Array, start: Start | None, saver
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     flat = x.reshape(x.shape[0], -1)
     report, close = _bar(problem)
-    frames = evolve(propagator, flat, x.shape[1], problem.times, problem.jumps, problem.tol, problem.longest, report)
+    frames = evolve(propagator, flat, x.shape[1], problem.times, problem.jumps, problem.tol, problem.longest, report, problem.keeper)
     positive = route.transport != "linear" or not plan.drifting
     recorder = _record(problem, frames, savers, POSITIVITY if positive else None, seconds)
     close()
@@ -157,7 +176,7 @@ def _run_fixed(problem: Problem, route: Route, x: Array, savers: dict[str, Any])
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
     composition = _composition(problem, problem.grid, structure)
-    frames = fixed_steps(composition, problem.model.dim, _turned(x, structure.basis, False), problem.times, problem.dt, report)
+    frames = fixed_steps(composition, problem.model.dim, turned(x, structure.basis, False), problem.times, problem.dt, report, problem.keeper)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames, np.inf), savers, UNPHYSICAL, seconds)
     close()
@@ -190,9 +209,9 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
     )  # fmt: skip
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
-    run.start = replace(start, x=_turned(start.x, structure.basis, False))
-    longest = min(problem.longest, _relaxation_step(problem, structure))
-    frames = run.frames(_turned(x, structure.basis, False), problem.times, problem.jumps, longest, report)
+    run.start = replace(start, x=turned(start.x, structure.basis, False))
+    longest = min(problem.longest, relaxation_step(model, problem.grid, structure, float(problem.times[0])))
+    frames = run.frames(turned(x, structure.basis, False), problem.times, problem.jumps, longest, report, problem.keeper)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames), savers, UNPHYSICAL, seconds)
     close()
@@ -209,17 +228,6 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
         cells="as given" if inside == problem.grid.shape else " x ".join(map(str, inside)),
         tolerated=10.0 * (problem.tol + sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))),
     )  # fmt: skip
-
-
-def _relaxation_step(problem: Problem, structure: Structure) -> float:
-    """Longest step that contracts an axis by no more than ``exp(-1/2)`` before its noise spreads it again."""
-    fastest = 0.0
-    for part in structure.parts:
-        if isinstance(part, Kick | Stream) and part.relax:
-            axis = part.axes[0] if isinstance(part, Kick) else part.axis
-            gamma = drift_parts(problem.model, problem.grid, float(problem.times[0]), axis)[2]
-            fastest = max(fastest, float(np.max(gamma)) if gamma is not None else 0.0)
-    return 0.5 / fastest if fastest > 0.0 else float("inf")
 
 
 def _composition(problem: Problem, grid: Grid, structure: Structure) -> Composition:
@@ -239,17 +247,18 @@ def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None,
     composition = PositiveComposition(problem.model, problem.grid, structure, route.transport, problem.probes, route.order)
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
-    flat = _turned(x, structure.basis, False).reshape(x.shape[0], -1)
+    flat = turned(x, structure.basis, False).reshape(x.shape[0], -1)
     batch = x.shape[1]
     if composition.limited is None:
         ends = OpenEnds(problem.model, problem.grid, structure, problem.probes)
         stops = problem.stops()
         steps = ladder(np.diff(stops), route.unit, route.multiple, problem.longest)
         frames = run_whole_steps(
-            composition, ends, flat, batch, problem.times, stops, problem.tol, steps, lambda step: problem.nearest(structure, step), report
-        )
+            composition, ends, flat, batch, problem.times, stops, problem.tol, steps, lambda step: problem.nearest(structure, step), report,
+            problem.keeper,
+        )  # fmt: skip
     else:
-        frames = evolve(composition, flat, batch, problem.times, problem.jumps, problem.tol, problem.longest, report)
+        frames = evolve(composition, flat, batch, problem.times, problem.jumps, problem.tol, problem.longest, report, problem.keeper)
     if composition.linear:
         frames = (_with_tail(f, problem) for f in frames)
     frames = (_frame_turned(f, structure.basis) for f in frames)
@@ -267,9 +276,12 @@ def _record(
 ) -> Recorder:
     """Record all frames; an eigenvalue below ``least`` (relative to the largest trace) ends the run of a physical model."""
     recorder = Recorder(problem.grid, problem.model.dim, len(problem.states), problem.times, problem.kept, savers)
-    began = time.perf_counter()
+    problem.keeper.attach(recorder)
+    began = time.perf_counter() - problem.keeper.before
     for frame in frames:
         recorder.add(frame, began)
+        _require_trace(recorder, frame)
+        problem.keeper.recorded()
         lowest = float(recorder.diagnostics["min_eigenvalue"][frame.index].min())
         if least is None or lowest >= least or problem.mode != "error":
             continue
@@ -280,6 +292,16 @@ def _record(
         raise RouteError("rho", "must stay positive to the size of the errors", found, remedy)
     seconds["steps"] = time.perf_counter() - began - recorder.seconds
     return recorder
+
+
+def _require_trace(recorder: Recorder, frame: Frame) -> None:
+    """Stop a run whose trace and escaped probability do not add up to what they did at its start."""
+    d = recorder.diagnostics
+    total = d["trace"] + d["escaped_probability"]
+    drift = float(np.max(np.abs(total[frame.index] - total[0])))
+    if not drift <= MOST_DRIFT:
+        found = f"a drift of {drift:.3g} at t = {frame.t:.6g}"
+        raise SolverError("rho", f"trace plus escaped probability must stay what it was to {MOST_DRIFT:g}", found, "This is a defect of the scheme: please report the model")
 
 
 def _watched(frames: Iterator[Frame], most_tail: float = MOST_TAIL) -> Iterator[Frame]:
@@ -303,15 +325,16 @@ def _with_tail(frame: Frame, problem: Problem) -> Frame:
     return replace(frame, progress=replace(frame.progress, tail=tail))
 
 
-def _turned(x: Array, basis: Array | None, back: bool) -> Array:
+def turned(x: Array, basis: Array | None, back: bool) -> Array:
+    """Components of a state turned into the basis of a composition, or back."""
     return x if basis is None else np.ascontiguousarray(to_components(turn(to_matrix(x), basis, back)))
 
 
 def _frame_turned(frame: Frame, basis: Array | None) -> Frame:
     if basis is None:
         return frame
-    escaped = np.moveaxis(_turned(np.moveaxis(frame.escaped, -1, 0), basis, True), 0, -1)
-    return replace(frame, x=_turned(frame.x, basis, True), escaped=escaped)
+    escaped = np.moveaxis(turned(np.moveaxis(frame.escaped, -1, 0), basis, True), 0, -1)
+    return replace(frame, x=turned(frame.x, basis, True), escaped=escaped)
 
 
 def _lines(start: float, end: float, every: float = 5.0) -> Callable[[float], None]:

@@ -10,26 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import dataset
+from . import dataset, stored_run
+from .caveats import caveats
 from .channels.resolution import settle_states
-from .choice import check_words, choose
+from .checkpoint import NoKeeper, keeper_of
+from .choice import Route, check_words, choose
 from .components import to_components, trace_norm_bound
-from .errors import CqpdeError, CqpdeWarning, OptionError
+from .errors import CqpdeError, CqpdeWarning, Interrupted, OptionError
 from .grid import Grid
 from .initial import State, check_state
 from .integrate.extrapolate import RESOLUTION_SHARE
 from .model import Model
-from .recorder import frame_times, savers_of
-from .runs import POSITIVITY, Problem, Run, run_route
+from .options import is_number, read_times, require_flag, require_positive
+from .parallel.slabs import together
+from .parallel.solve import require_communicator, require_slabs, run_on_slabs, shared_keeper
+from .recorder import Recorder, frame_times, savers_of
+from .runs import Problem, Run, run_route
+from .signals import graceful_signals
 from .timescale import survey_time
 
 if TYPE_CHECKING:
     import xarray as xr
 
 Array = np.ndarray
-
-#: Probability that may leave through open ends, or sit in their outermost cells, without a warning.
-ESCAPE_WARNING = 1e-6
 
 
 def solve(
@@ -48,6 +51,10 @@ def solve(
     grid_error: bool = True,
     check: str | None = None,
     progress: bool | None = None,
+    checkpoint: Any = None,
+    checkpoint_every: float = 60.0,
+    max_walltime: float | None = None,
+    comm: Any = None,
 ) -> xr.Dataset:
     r"""Solve the classical-quantum master equation for the full hybrid distribution :math:`\rho(z, t)`.
 
@@ -100,6 +107,17 @@ def solve(
         Overrides the model's own mode for condition (6).
     progress : bool, optional
         Show a progress bar in model time (where there is no terminal: a plain line every few seconds); default: only in a terminal.
+    checkpoint : path, optional
+        Folder, which must not hold a run yet, for checkpoints from which :func:`cqpde.resume` goes on to the same bits; ``diagnostics.csv`` in
+        it shows the run as it goes. The folder stays until you delete it. While the run goes on, SIGINT and SIGTERM write a checkpoint and
+        raise ``Interrupted``, whose ``partial`` is the Dataset of the outputs so far.
+    checkpoint_every : float
+        Seconds between checkpoints (at most a twentieth of the time goes into writing); 0: after every step.
+    max_walltime : float, optional
+        Seconds after which the run ends as by a signal.
+    comm : mpi4py communicator, optional
+        Share the run between its processes (:mod:`cqpde.parallel`; needs ``dt``). All call with the same arguments; the first gets the
+        result, the others None.
 
     Returns
     -------
@@ -112,6 +130,8 @@ def solve(
         Before any work: bad coefficients, boundaries without meaning, a state that is not one, unknown options.
     SolverError
         If the state becomes non-finite or loses positivity, or no step meets ``tol``. Nothing is returned then.
+    Interrupted
+        With ``checkpoint``: by a signal or at ``max_walltime``; the run can be resumed.
 
     Notes
     -----
@@ -128,9 +148,15 @@ def solve(
     1.0
     """
     states: list[State] = [rho0] if not isinstance(rho0, list | tuple) else list(rho0)  # type: ignore[list-item]
-    times = _times(t)
+    times = read_times(t)
     _check_options(model, tol, dt_max, dt)
     check_words(method, transport, positivity)
+    require_flag("grid_error", grid_error)
+    if progress is not None:
+        require_flag("progress", progress)
+    many = require_communicator(comm)
+    make = lambda: keeper_of(checkpoint, checkpoint_every, max_walltime)
+    keeper = shared_keeper(comm, make) if many and not isinstance(checkpoint, NoKeeper) else make()
     grid = _check_states(states, model)
     model.refresh(grid, (float(times[0]), float(times[-1])))
     survey = survey_time(model, grid, float(times[0]), float(times[-1]))
@@ -138,19 +164,45 @@ def solve(
     margin = min(model.check(grid, at, check) for at in probes)
     problem = Problem(
         model, grid, states, times, probes, float(tol), min(survey.longest, _longest(times, dt_max)), survey.jumps, _mode(model, check), progress,
-        frame_times(times, frames, save), dt,
+        frame_times(times, frames, save), dt, keeper,
     )  # fmt: skip
     savers = savers_of(save, grid, model)
     x = problem.components()
-    start = settle_states(states, x, grid, model.dim, RESOLUTION_SHARE * tol) if method != "fv" and positivity is None and dt is None else None
+    start = stored_run.start_of(keeper, model.dim)
+    if start is None and method != "fv" and positivity is None and dt is None:
+        start = settle_states(states, x, grid, model.dim, RESOLUTION_SHARE * tol)
     route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(problem.stops()), method, transport, positivity, problem.nearest)
     if dt is not None and route.transport != "spectral":
         raise OptionError("dt", "belongs to the split route without exact positivity", f"{route.method}: {route.reason}", "Leave dt out")
-    run = run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)
-    if not run.resolved and grid_error and all(s.recipe is not None for s in states):
-        run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run)
-    _warn(grid, run, float(tol))
     single = not isinstance(rho0, list | tuple)
+    if many:
+        require_slabs(dt, route, save)
+    kept = stored_run.coarse_of(keeper)
+    coarse = cache(lambda: kept or (stored_run.coarse_states(states, grid) if grid_error else None))
+    if not keeper.resumes:
+        options = dict(
+            tol=tol, method=method, positivity=positivity, transport=transport, dt_max=dt_max, dt=dt, save=save, frames=frames,
+            grid_error=grid_error, check=check,
+        )  # fmt: skip
+        begin = lambda: stored_run.begin(keeper, problem, route, single, options, start, coarse)
+        together(comm, begin) if many else begin()
+    try:
+        with graceful_signals(keeper.keeps):
+            found_run = run_on_slabs(problem, route, comm) if many else run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)
+            if found_run is None:
+                return None  # type: ignore[return-value]
+            run = found_run
+            if not run.resolved and (rough := coarse()) is not None:
+                run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run, rough)
+    except Interrupted as stop:
+        stop.partial = _partial(problem, route, single, f"aborted: {stop.found}")
+        raise
+    except CqpdeError:
+        keeper.abandon()
+        raise
+    finally:
+        keeper.close()
+    found = caveats(problem, run)
     squeeze = (lambda a: a[:, 0]) if single else (lambda a: a)
     attrs = {
         "title": f"Hybrid distribution of the model {model.name}",
@@ -168,6 +220,7 @@ def solve(
         **({} if dt is None else {"dt_fixed": float(dt)}),
         "positivity_margin": margin,
         "largest_peclet": run.peclet,
+        **found,
         "initial_state": "; ".join(s.note or "given" for s in states),
         "initial_normalisation": float(states[0].normalisation),
         "applications": int(run.recorder.applications),
@@ -181,7 +234,7 @@ def solve(
 
     return dataset.build(
         grid, model.dim, times, problem.kept, squeeze(run.recorder.rho), squeeze(run.recorder.escaped),
-        {k: (squeeze(v) if v.ndim == 2 else v) for k, v in run.recorder.diagnostics.items()},
+        {k: (squeeze(v) if v.ndim > 1 else v) for k, v in run.recorder.diagnostics.items()},
         run.recorder.saved(single), attrs,
     )  # fmt: skip
 
@@ -207,17 +260,44 @@ def _longest(times: Array, dt_max: float | None) -> float:
     return float(times[-1] - times[0]) if dt_max is None else float(dt_max)
 
 
-def _grid_error(problem: Problem, fine: Run) -> Array:
+def _partial(problem: Problem, route: Route, single: bool, status: str) -> xr.Dataset | None:
+    """The Dataset of the outputs that there are of a run that was stopped; None if there are none."""
+    recorder = problem.keeper.recorder
+    if not isinstance(recorder, Recorder) or recorder.count == 0:
+        return None
+    n, squeeze = recorder.count, (lambda a: a[:, 0]) if single else (lambda a: a)
+    times, kept = problem.times[:n], problem.kept[np.isin(problem.kept, problem.times[:n])]
+    attrs = {
+        "title": f"Hybrid distribution of the model {problem.model.name}, stopped before its end", "source": f"cqpde {_version()}",
+        "model": problem.model.name, "model_description": problem.model.description, "method": route.method, "method_reason": route.reason,
+        "transport": route.transport, "tol": problem.tol, "initial_state": "; ".join(s.note or "given" for s in problem.states), "status": status,
+    }  # fmt: skip
+    from . import observables  # noqa: F401 - registers the accessor .cq
+
+    ds = dataset.build(
+        problem.grid, problem.model.dim, times, kept, squeeze(recorder.rho[: len(kept)]), squeeze(recorder.escaped[:n]),
+        {k: (squeeze(v[:n]) if v.ndim > 1 else v[:n]) for k, v in recorder.diagnostics.items()}, recorder.saved(single), attrs,
+    )  # fmt: skip
+    return ds if len(kept) else ds.drop_vars("rho").drop_dims("t_frame", errors="ignore")
+
+
+def _grid_error(problem: Problem, fine: Run, start: stored_run.Coarse) -> Array:
     """Richardson estimate at the frames: a third of the distance to half the cells (a first-order mode: the whole distance)."""
     from scipy.ndimage import map_coordinates
 
     grid, states = problem.grid, problem.states
-    coarse = grid.coarsened()
+    coarse = start.grid
     out = np.full((len(problem.times), len(states)), np.nan)
-    try:
-        smaller = replace(problem, grid=coarse, states=[s.on(coarse) for s in states], mode="off", progress=False)
-        run = run_route(smaller, fine.route, smaller.components(), None, {}, fallback=False)
-    except CqpdeError as error:  # the estimate is a courtesy: its absence is said, and does not end the run
+    error: CqpdeError | str = start.error
+    if start.states:
+        smaller = replace(problem, grid=coarse, states=start.states, mode="off", progress=False, keeper=problem.keeper.child("grid_error"))
+        try:
+            run = run_route(smaller, fine.route, smaller.components(), None, {}, fallback=False)
+        except Interrupted:
+            raise
+        except CqpdeError as why:  # the estimate is a courtesy: its absence is said, and does not end the run
+            error = why
+    if error:
         warnings.warn(f"grid_error: could not be estimated on {coarse}: {error}", CqpdeWarning, stacklevel=3)
         return out
     places = [(c.centers - f.centers[0]) / f.spacing for c, f in zip(coarse.axes, grid.axes, strict=True)]
@@ -235,45 +315,6 @@ def _grid_error(problem: Problem, fine: Run) -> Array:
     return out
 
 
-def _warn(grid: Grid, run: Run, tol: float) -> None:
-    d = run.recorder.diagnostics
-    open_faces = [i for i, end in enumerate(e for a in grid.axes for e in a.ends) if end.kind == "open"]
-    leaked = np.real(np.einsum("bfaa->bf", run.recorder.escaped[-1])).max(axis=0)
-    names = dataset.face_names(grid)
-    through = [f"{names[i]}: {leaked[i]:.2g}" for i in open_faces if leaked[i] > ESCAPE_WARNING]
-    say = lambda text: warnings.warn(text, CqpdeWarning, stacklevel=4)
-    if through:
-        say(f"probability left through open ends ({', '.join(through)}). Widen the box (Grid.suggest) or say what the ends do")
-    edge = float(d["edge_probability"].max())
-    if run.route.method == "split" and edge > max(ESCAPE_WARNING, 0.1 * tol):
-        say(f"probability {edge:.2g} reached the open ends, where the split route goes round. Widen the box (Grid.suggest)")
-    if run.peclet > 2.0:
-        say(
-            f"the largest cell-Peclet number h|B|/s is {run.peclet:.3g} (above 2): the result stays physical but the grid adds noise there. Use more cells along noisy axes"
-        )
-    lowest = float(d["min_eigenvalue"].min())
-    if run.exactly_positive and lowest < POSITIVITY:
-        say(f"rho is not positive: smallest eigenvalue {lowest:.3g} of the largest trace (the model is not completely positive)")
-    elif not run.exactly_positive and lowest < -max(-POSITIVITY, run.tolerated):
-        why = "linear transport is not exactly positive" if run.route.method == "fv" else "this route is positive to the size of its errors"
-        say(f"rho is not positive: smallest eigenvalue {lowest:.3g} of the largest trace ({why}). Use more cells, or positivity='exact'")
-
-
-def _times(t: Any) -> Array:
-    try:
-        times = np.array(t, dtype=float).reshape(-1)
-    except (TypeError, ValueError):
-        raise OptionError("t", "must be numbers", repr(t), "Write e.g. np.linspace(0, 1, 11)") from None
-    if len(times) < 2 or not np.all(np.isfinite(times)) or np.any(np.diff(times) <= 0):
-        raise OptionError(
-            "t",
-            "must be at least two finite ascending times, the first being the start",
-            np.array2string(times, threshold=6),
-            "Sort them and remove duplicates",
-        )
-    return times
-
-
 def _probe_times(model: Model, times: Array, extremes: tuple[float, ...]) -> tuple[float, ...]:
     if not model.time_dependent:
         return (float(times[0]),)
@@ -285,11 +326,11 @@ def _check_options(model: Any, tol: Any, dt_max: Any, dt: Any) -> None:
         raise OptionError(
             "model", "must be a cqpde.Model", type(model).__name__, "Make it with cqpde.Model, healed or cqpde.models"
         )
-    if isinstance(tol, bool) or not isinstance(tol, int | float | np.number) or not 1e-13 <= tol < 1:
+    if not is_number(tol) or not 1e-13 <= tol < 1:
         raise OptionError("tol", "must be a number in [1e-13, 1)", repr(tol), "Try 1e-4")
     for name, value in (("dt_max", dt_max), ("dt", dt)):
-        if value is not None and not (isinstance(value, int | float | np.number) and 0 < value < np.inf):
-            raise OptionError(name, "must be a positive number", repr(value), "Leave it out to let tol decide")
+        if value is not None:
+            require_positive(name, value, "Leave it out to let tol decide")
     if dt is not None and dt_max is not None:
         raise OptionError("dt", "fixes the step, so there is no longest one", f"dt_max = {dt_max}", "Give one of them")
 

@@ -10,6 +10,7 @@ from .errors import GridError, OptionError, did_you_mean
 from .grid import Grid
 from .initial import State
 from .model import Model
+from .options import MODEL, POSITIVE, takes
 
 Array = np.ndarray
 
@@ -20,16 +21,15 @@ PATHS, STEPS, REACH, CELLS_PER_STD = 3000, 200, 6.0, 4.0
 PHASE_PER_CELL = 0.7
 
 
-def suggest(model: Model, rho0: Any, t: float) -> Grid:
+@takes(model=MODEL, t=POSITIVE)
+def suggest(model: Model, rho0: Any, t: float, start: float = 0.0, paths: int = PATHS) -> Grid:
     """Implement :meth:`cqpde.Grid.suggest`."""
     n, d = len(model.coordinates), model.dim
     mean, cov = _start(model, rho0)
-    if not np.isfinite(t) or t <= 0:
-        raise OptionError("t", "must be a positive time", repr(t), "Give the end of the run")
     rng = np.random.default_rng(0)
-    z = rng.multivariate_normal(mean, cov, size=PATHS, method="eigh")
-    level = np.arange(PATHS) % d
-    direction = rng.normal(size=(PATHS, n))
+    z = rng.multivariate_normal(mean, cov, size=paths, method="eigh")
+    level = np.arange(paths) % d
+    direction = rng.normal(size=(paths, n))
     low, high, narrow = np.full(n, np.inf), np.full(n, -np.inf), np.full(n, np.inf)
     gradient = np.zeros(n)
     dt = t / STEPS
@@ -39,14 +39,14 @@ def suggest(model: Model, rho0: Any, t: float) -> Grid:
             centre, spread = part.mean(axis=0), part.std(axis=0)
             low, high = np.minimum(low, centre - REACH * spread), np.maximum(high, centre + REACH * spread)
             narrow = np.minimum(narrow, spread)
-        velocity, s = _forces(model, z, level, direction, step * dt)
+        velocity, s = _forces(model, z, level, direction, start + step * dt)
         if step % 20 == 0:
-            gradient = np.maximum(gradient, _splitting_gradient(model, z, step * dt, narrow))
+            gradient = np.maximum(gradient, _splitting_gradient(model, z, start + step * dt, narrow))
         noise = np.linalg.cholesky(s + 1e-14 * np.eye(n)) if np.any(s) else np.zeros((1, n, n))
         z = (
             z
             + dt * velocity
-            + dt**0.5 * np.einsum("kij,kj->ki", np.broadcast_to(noise, (PATHS, n, n)), rng.normal(size=(PATHS, n)))
+            + dt**0.5 * np.einsum("kij,kj->ki", np.broadcast_to(noise, (paths, n, n)), rng.normal(size=(paths, n)))
         )
         if not np.all(np.isfinite(z)):
             raise GridError(
@@ -61,10 +61,32 @@ def suggest(model: Model, rho0: Any, t: float) -> Grid:
     axes: dict[str, Any] = {}
     for i, name in enumerate(model.coordinates):
         cells = int(np.ceil((high[i] - low[i]) / spacing[i]))
-        digits = 1 - int(np.floor(np.log10(high[i] - low[i])))
-        lower, upper = np.floor(low[i] * 10.0**digits) / 10.0**digits, np.ceil(high[i] * 10.0**digits) / 10.0**digits
-        axes[name] = (float(lower), float(upper), int(np.clip(cells + cells % 2, 16, 2048)))
+        axes[name] = (*_rounded(low[i], high[i]), int(np.clip(cells + cells % 2, 16, 2048)))
     return Grid(**axes)
+
+
+def suggest_from_paths(model: Model, rho0: State, t: float, trajectories: int) -> Grid:
+    """The same bounds from a few trajectories of :func:`cqpde.unravel`, which know the conditional forces and all noise exactly."""
+    from .unravelling import unravel
+
+    outer = Grid(**{a.name: (a.lower, a.upper, a.n) for a in rho0.grid.axes})  # nothing turns or stops at the ends
+    begin = State(outer, rho0.rho, rho0.recipe, rho0.normalisation, rho0.note, rho0.sampler, rho0.slack)
+    ens = unravel(model, begin, [0.0, t], trajectories=trajectories, seed=0, store=1, progress=False)
+    rough = suggest(model, rho0, t)
+    axes: dict[str, Any] = {}
+    for a in rough.axes:
+        path = ens[f"path_{a.name}"].values
+        centre, spread = np.mean(path, axis=0), np.std(path, axis=0)
+        lower = min(float(np.min(centre - REACH * spread)), float(path.min()))
+        upper = max(float(np.max(centre + REACH * spread)), float(path.max()))
+        axes[a.name] = (*_rounded(lower, upper), int(np.clip(round((upper - lower) / a.spacing / 2) * 2, 16, 2048)))
+    return Grid(**axes)
+
+
+def _rounded(lower: float, upper: float) -> tuple[float, float]:
+    """Bounds to two digits, outwards."""
+    digits = 1 - int(np.floor(np.log10(upper - lower)))
+    return float(np.floor(lower * 10.0**digits) / 10.0**digits), float(np.ceil(upper * 10.0**digits) / 10.0**digits)
 
 
 def _start(model: Model, rho0: Any) -> tuple[Array, Array]:

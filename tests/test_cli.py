@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 
 import cqpde as cq
 from cqpde import config
@@ -206,13 +209,27 @@ def test_pictures_pages_and_exports_are_written(files, capsys):
         assert words in capsys.readouterr().err
 
 
-def test_product_form_files_are_described_and_otherwise_refused(tmp_path, capsys):
+def test_product_form_files_are_drawn_by_their_sites(tmp_path, capsys):
     site = lambda psi: cq.gaussian(cq.Grid(phi=(-6, 6, 28), pi=(-8, 8, 36)), 0.0, 0.6, psi)
     path = str(tmp_path / "s.nc")
     cq.save(cq.solve_sites(cq.models.lattice_site(), site, cq.ghz(3), [0.0, 0.1], tol=1e-4), path)
     assert main(["info", path]) == 0 and "product sum" in capsys.readouterr().out
-    for arguments in (["plot", path], ["view", path], ["export", path, "--marginal", "phi", "-o", str(tmp_path / "x.nc")]):
-        assert main(arguments) == 2 and "product of one-site fields" in capsys.readouterr().err
+    for kind in ("hybrid", "marginals", "series"):
+        assert main(["plot", path, "--sites", "2", "--kind", kind, "-o", str(tmp_path / f"{kind}.png")]) == 0
+    assert main(["view", path, "-o", str(tmp_path / "s.html")]) == 0 and "pi_1" in (tmp_path / "s.html").read_text()
+    assert main(["export", path, "--sites", "3", "--marginal", "phi_3", "-o", str(tmp_path / "x.nc")]) == 0
+    with xr.open_dataset(tmp_path / "x.nc", decode_times=False) as exported:
+        np.testing.assert_allclose(exported.marginal_phi_3, cq.load(path).marginal("phi_3"), rtol=1e-12, atol=1e-14)
+    capsys.readouterr()
+    for arguments, words in (
+        (["plot", path, "--sites", "9"], "integers from 1 to 3"),
+        (["plot", path, "--sites", "a"], "numbers of sites such as 1,2"),
+        (["plot", str(tmp_path / "x.nc"), "--sites", "1"], "is for files of solve_sites"),
+        (["validate", path], "must hold full fields"),
+    ):
+        with contextlib.suppress(SystemExit):
+            assert main(arguments) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_json_is_one_object(files, capsys):

@@ -7,7 +7,7 @@ import pytest
 import sympy
 
 import cqpde as cq
-from cqpde.errors import OptionError, SolverError
+from cqpde.errors import CqpdeError, OptionError, SolverError
 from cqpde.theory.adjoint import mean_of
 
 from .models import integrated_trace_norm
@@ -112,14 +112,27 @@ ENERGIES = {
 def test_a_thermal_state_that_is_not_the_only_one_stays():
     """Where H(z) commutes with itself everywhere populations are conserved: two stationary states, and exp(-beta H) is one of their mixtures."""
     beta, h = 1.3, ENERGIES["commuting"]
-    model, errors = cq.thermal(("x",), h, beta, mobility={"x": 0.6}), []
-    for n in (64, 128):
+    model, errors, found = cq.thermal(("x",), h, beta, mobility={"x": 0.6}), [], {}
+    for n in (64, 128, 256):
         grid = cq.Grid(x=(-6, 6, n, "reflecting"))
         start = cq.thermal_state(grid, ("x",), h, beta)
-        end = cq.solve(model, start, [0, 4.0], method="fv", tol=1e-8, grid_error=False)
-        errors.append(integrated_trace_norm(end.rho.values[-1] - start.rho, grid))
-    assert errors[1] < 2e-3 and np.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.1)
+        found[n] = cq.solve(model, start, [0, 4.0], method="fv", tol=1e-8, grid_error=False).rho.values[-1]
+        errors.append(integrated_trace_norm(found[n] - start.rho, grid))
+    assert errors[1] < 2e-3 and np.log2(errors[1] / errors[2]) == pytest.approx(2.0, abs=0.1)
+    coarse = cq.Grid(x=(-6, 6, 64, "reflecting"))
+    assert integrated_trace_norm(_richardson(found) - cq.thermal_state(coarse, ("x",), h, beta).rho, coarse) < 1e-6
     assert cq.steady_state(model, grid).attrs["null_space_dimension"] == 2
+
+
+def _richardson(found):
+    """Fields of three grids, cells doubled twice, extrapolated on the cells of the coarsest (splines of degree 7 between the centres)."""
+    from scipy.interpolate import make_interp_spline
+
+    n = min(found)
+    centers = lambda m: cq.Grid(x=(-6, 6, m)).axes[0].centers
+    on = {m: make_interp_spline(centers(m), f, k=7, axis=-1)(centers(n)) for m, f in found.items()}
+    first, second = (4 * on[2 * n] - on[n]) / 3, (4 * on[4 * n] - on[2 * n]) / 3
+    return (16 * second - first) / 15
 
 
 @pytest.mark.parametrize("energy", ["not commuting", "complex"])
@@ -137,14 +150,7 @@ def test_overdamped_stationary_state_is_thermal(energy):
     exact = {n: cq.thermal_state(g, ("x",), h, beta).rho for n, g in grids.items()}
     errors = [integrated_trace_norm(found[n] - exact[n], grids[n]) for n in found]
     assert np.log2(errors[1] / errors[2]) == pytest.approx(2.0, abs=0.1)
-    # Richardson on the coarse cells: centres of the finer grids interpolated by splines
-    from scipy.interpolate import CubicSpline
-
-    at = grids[64].axes[0].centers
-    on = {n: CubicSpline(grids[n].axes[0].centers, f, axis=-1)(at) if n > 64 else f for n, f in found.items()}
-    first, second = (4 * on[128] - on[64]) / 3, (4 * on[256] - on[128]) / 3
-    better = (16 * second - first) / 15
-    assert integrated_trace_norm(better - exact[64], grids[64]) < 2e-6
+    assert integrated_trace_norm(_richardson(found) - exact[64], grids[64]) < 1e-7
 
 
 def test_the_correction_and_the_operators_are_needed():
@@ -175,6 +181,25 @@ def test_underdamped_thermal_qubit_stays_by_composition():
     assert integrated_trace_norm(end.rho.values[-1] - start.rho, grid) < 1e-8
     moved = cq.solve(model, cq.gaussian(grid, 0.5, 0.8, cq.ket("0")), [0, 1.0], method="split", tol=1e-5)
     assert integrated_trace_norm(moved.rho.values[-1] - start.rho, grid) > 0.1  # it is not that nothing happens
+
+
+def test_underdamped_stationary_state_is_found_by_composition():
+    """Arnoldi on the split route's propagator finds exp(-beta H) to 1e-8, from a start that knows nothing of it."""
+    beta, mass, v = 0.9, 1.2, [[Q**2 / 2 + 0.5 * Q, 0.6], [0.6, Q**2 / 2 - 0.5 * Q]]
+    model = cq.thermal(("q", "p"), v, beta, mass={"q": mass}, friction={"q": 0.5})
+    grid = cq.Grid(q=(-8, 8, 48), p=(-8, 8, 48))
+    state = cq.steady_state(model, grid, method="composition")
+    assert integrated_trace_norm(state.rho.values - cq.thermal_state(grid, ("q", "p"), v, beta, mass={"q": mass}).rho, grid) < 1e-8
+    assert state.attrs["unique"] and state.attrs["residual"] < 1e-9 and state.attrs["min_eigenvalue"] > -1e-8
+    with pytest.raises(CqpdeError, match=r"Use method='direct' or 'krylov'"):  # its noise acts on what L depends on
+        cq.steady_state(cq.thermal(("x",), ENERGIES["complex"], beta, mobility={"x": 0.6}), cq.Grid(x=(-6, 6, 64)), method="composition")
+
+
+def test_relaxation_rates_by_composition():
+    """An Ornstein-Uhlenbeck pair of gamma and 2 gamma: rates j + 2 k, to 1e-8."""
+    model = cq.Model(("x", "y"), 1, D1C={"x": lambda z: -z.x, "y": lambda z: -2 * z.y}, D2={"x": 0.5, "y": 1.0})
+    state = cq.steady_state(model, cq.Grid(x=(-6, 6, 48), y=(-6, 6, 48)), method="composition", modes=3)
+    np.testing.assert_allclose(state.relaxation, [0, -1, -2, -2], atol=1e-7)
 
 
 def test_free_energy_falls_and_entropy_is_produced():

@@ -162,6 +162,30 @@ def test_mean_field_validity_of_an_eigenstate_and_of_a_superposition():
     assert float(cq.mean_field_validity(model, run).back_action_rate[-1]) < 0.8 * 1.44  # conditioned states approach eigenstates
 
 
+def test_distance_of_mean_field_from_the_full_solution():
+    """Linear Diosi from |+>: no mean force, so the classical part streams freely, and the coherence loses phase by the spread of q alone."""
+    from scipy.stats import norm
+
+    model, t = cq.models.linear_diosi(), 0.5
+    grid = cq.Grid(q=(-6, 6, 96), p=(-9, 9, 144))
+    rho0 = cq.gaussian(grid, 0.0, 0.4, cq.ket("+"))
+    run = cq.solve(model, rho0, [0, t], tol=1e-5)
+    found = cq.mean_field_distance(model, rho0, run, trajectories=200_000, seed=3)
+    assert found.hybrid[0] < 3 * found.hybrid_noise[0] and found.quantum[0] < 1e-12
+    # quantum: 2 |rho_01 - rho_01'|, with rho_01' = exp(-4 i t) E exp(-2 i int 2 q) / 2, q = q0 + p0 s
+    coherence = 0.5 * np.exp(-4j * t - 0.5 * 0.16 * (16 * t**2 + 4 * t**4))
+    exact = run.cq.unconditioned_state().values[-1][0, 1]
+    assert float(found.quantum[-1]) == pytest.approx(2 * abs(exact - coherence), abs=4 * float(found.quantum_noise[-1]) + 1e-3)
+    assert abs(exact - coherence) > 0.05
+    # classical: a lower bound is the distance of the marginals of p, two Gaussians against one, by quadrature
+    p = np.linspace(-9, 9, 4001)
+    full = 0.5 * sum(norm.pdf(p, s * 2 * t, (0.16 + t) ** 0.5) for s in (-1, 1))
+    least = np.trapezoid(np.abs(full - norm.pdf(p, 0, 0.4)), p)
+    assert least - 0.02 < float(found.classical[-1]) < float(found.hybrid[-1]) + 1e-9 <= 2.0
+    with pytest.raises(OptionError, match="must be the initial state of the solution"):
+        cq.mean_field_distance(model, cq.gaussian(grid, 0.5, 0.4, cq.ket("+")), run)
+
+
 # -- maps that are not Markovian (Appendix H) --------------------------------------------------------------------------
 @pytest.mark.filterwarnings("ignore::cqpde.errors.CqpdeWarning")
 def test_a_map_may_be_positive_where_the_generator_is_not():
@@ -210,6 +234,21 @@ def test_scalar_field_with_a_particle_on_its_sites():
     assert np.abs(spread - covariance).max() < 6 * np.sqrt(2 / 20_000) * covariance.max()
     with pytest.raises(ModelError, match=r"G\.2"):
         cq.scalar_field(operators, noise=kernel, coupling=g, spacing=a, decoherence=0.1 * np.eye(sites))
+
+
+def test_scalar_field_of_two_sites_on_the_grid():
+    """The same on four axes: correlated noise, gradient energy, the particle on site 0."""
+    g, noise, end = 0.6, np.array([[0.5, 0.2], [0.2, 0.5]]), 0.4
+    model = cq.scalar_field([np.diag([1, 0]), np.diag([0, 1])], noise=noise, coupling=g, mass=1.0, periodic=False)
+    grid = cq.Grid(phi0=(-5, 5, 22), pi0=(-6.5, 6.5, 30), phi1=(-5, 5, 22), pi1=(-6.5, 6.5, 30))
+    sol = cq.solve(model, cq.gaussian(grid, 0, 0.75, cq.ket("0")), [0, end], dt=0.025, grid_error=False)
+    drift, kernel, big = np.zeros((4, 4)), np.zeros((4, 4)), np.zeros((5, 5))
+    drift[0::2, 1::2], drift[1::2, 0::2], kernel[1::2, 1::2] = np.eye(2), [[-3, 1], [1, -3]], noise
+    big[:4, :4], big[1, 4] = drift, -g
+    flow = expm(end * drift)
+    covariance = 0.5625 * flow @ flow.T + quad_vec(lambda s: expm(s * drift) @ kernel @ expm(s * drift).T, 0, end)[0]
+    assert np.abs(sol.cq.mean().values[-1] - expm(end * big)[:4, 4]).max() < 3e-4
+    assert np.abs(sol.cq.covariance().values[-1] - covariance).max() < 1e-3
 
 
 def _moments(ens, model):

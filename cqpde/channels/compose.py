@@ -189,7 +189,7 @@ class Composition:
 
     def chain(
         self, x: Array, escaped: Array, t: float, length: float, n: int, tails: list[float] | None, *,
-        in_place: bool = False, seen: Callable[[float], None] | None = None,
+        in_place: bool = False, first: int = 0, seen: Callable[[float, int, Array, Array], None] | None = None,
     ) -> tuple[Array, Array]:  # fmt: skip
         """``n`` symmetric steps over ``length`` from ``t``; returns a new state (unless ``in_place``) and what escaped.
 
@@ -197,8 +197,10 @@ class Composition:
         ----------
         tails : list of float per axis, or None
             Raised to the content of the watched band at the middle step and at the end.
+        first : int
+            Go on from here: ``x``, ``escaped`` and ``tails`` are those that ``seen`` was shown after so many steps.
         seen : callable, optional
-            Called with the time after every step.
+            Called after every step with the time, the number of steps done, the state (halfway into what merges two steps) and what escaped.
         """
         x, escaped = x if in_place else x.copy(), escaped.copy()
         groups, h = self.structure.groups, length / n
@@ -210,7 +212,7 @@ class Composition:
                 flows[depth, dt] = [self.flow(part, middle, dt) for part in groups[depth]]
             return flows[depth, dt]
 
-        for k in range(n):
+        for k in range(first, n):
             middle = t + (k + 0.5) * h
             if self.model.time_dependent:
                 flows.clear()
@@ -223,7 +225,7 @@ class Composition:
                 whole = depth == 0 and merge and k < n - 1
                 self.apply(over(depth, h if whole else 0.5 * h, middle), x, escaped, look)
             if seen is not None:
-                seen(t + (k + 1) * h)
+                seen(t + (k + 1) * h, k + 1, x, escaped)
         return x, escaped
 
 

@@ -37,6 +37,16 @@ def cells_for_coefficients(model: Model, grid: Grid, cells: tuple[int, ...], tim
     return tuple(out)
 
 
+def relaxation_step(model: Model, grid: Grid, structure: Structure, t: float) -> float:
+    """Longest step that contracts an axis by no more than ``exp(-1/2)`` before its noise spreads it again."""
+    fastest = 0.0
+    for part in structure.parts:
+        if isinstance(part, Kick | Stream) and part.relax:
+            gamma = drift_parts(model, grid, t, part.axes[0] if isinstance(part, Kick) else part.axis)[2]
+            fastest = max(fastest, float(np.max(gamma)) if gamma is not None else 0.0)
+    return 0.5 / fastest if fastest > 0.0 else float("inf")
+
+
 def _smooth(model: Model, grid: Grid, i: int, n: int, times: tuple[float, ...]) -> bool:
     coarse = grid.with_cells(**{grid.axes[i].name: n})
     each = max(5, int(PLACES ** (1.0 / max(grid.ndim - 1, 1))))
@@ -65,8 +75,8 @@ class OpenEnds:
     depends on its own coordinate goes by characteristics, which count what leaves.
     """
 
-    def __init__(self, model: Model, grid: Grid, structure: Structure, times: tuple[float, ...]) -> None:
-        self.grid, self.dim = grid, model.dim
+    def __init__(self, model: Model, grid: Grid, structure: Structure, times: tuple[float, ...], box: Grid | None = None) -> None:
+        self.grid, self.dim, self.box = grid, model.dim, box or grid
         own = {p.axis for p in structure.parts if isinstance(p, Lines) and not p.remainder}
         moved = {p.axis for p in structure.parts if isinstance(p, Stream)} | {
             i for p in structure.parts if isinstance(p, Kick) for i in p.axes
@@ -87,17 +97,20 @@ class OpenEnds:
 
     def beyond(self, x: Array, dt: float) -> float:
         """Probability of the state (components, batch, *cells) that a step would carry beyond the ends, the largest over axes and batch."""
+        return float(np.max(np.abs(self.parts(x, dt)), initial=0.0))
+
+    def parts(self, x: Array, dt: float) -> Array:
+        """The same per axis that has ends within reach and per batch entry."""
         if not self._speeds:
-            return 0.0
+            return np.zeros((0, x.shape[1]))
         if dt not in self._masks:
             if len(self._masks) > 64:
                 self._masks.clear()
             self._masks[dt] = [self._mask(i, v, a, dt) for i, v, a in self._speeds]
         f = x[: self.dim].sum(axis=0)
-        axes = tuple(range(1, f.ndim))
-        return max(float(np.max(np.abs(np.sum(f * m, axis=axes)))) for m in self._masks[dt]) * self.grid.cell_volume
+        return np.stack([np.sum(f * m, axis=tuple(range(1, f.ndim))) for m in self._masks[dt]]) * self.grid.cell_volume
 
     def _mask(self, i: int, v: Array, a: Array, dt: float) -> Array:
-        axis = self.grid.axes[i]
+        axis = self.box.axes[i]
         z = self.grid.mesh()[axis.name]
         return np.asarray((z + (v + a) * dt > axis.upper) | (z + (v - a) * dt < axis.lower), dtype=float)

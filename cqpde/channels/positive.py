@@ -156,6 +156,10 @@ class PositiveComposition:
         key = (t if self.model.time_dependent else 0.0, dt, h)
         return remembered(self._locals, key, 64, lambda: local_flow(self._at(t, h), self.grid, dt))
 
+    def restore(self, applications: int, peclet: float) -> None:
+        """Go on counting from what a run that is resumed had done."""
+        self.applications = applications
+
     # -- applying: all on x (components, batch * cells) -----------------------------------------------------------------
     def local(self, x: Array, batch: int, t: float, dt: float, h: float = 0.0) -> Array:
         """Hamiltonian and excess over ``dt``."""

@@ -13,6 +13,7 @@ operators commute. With relaxation :math:`\gamma` about the centre of the axis (
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -296,10 +297,10 @@ def record_tails(hat: Array, grid: Grid, axes: tuple[int, ...], tails: list[floa
         tails[i] += weight * float(np.vdot(part, part).real) / float(np.prod([grid.shape[j] for j in axes]))
 
 
-def band_content(x: Array, grid: Grid) -> list[float]:
-    """Sum of squares of a state (components, batch, *cells) in the highest :data:`TAIL` of the modes of each axis."""
+def band_content(x: Array, grid: Grid, axes: Iterable[int] | None = None) -> list[float]:
+    """Sum of squares of a state (components, batch, *cells) in the highest :data:`TAIL` of the modes of each axis (of ``axes``)."""
     tails = [0.0] * grid.ndim
-    for i in range(grid.ndim):
+    for i in range(grid.ndim) if axes is None else axes:
         across = next((j for j in range(grid.ndim) if j != i), None)
         count = 1 if across is None else min(grid.shape[across], -(-x.size // SLAB))
         edges = [0] if across is None else [k * grid.shape[across] // count for k in range(count + 1)]

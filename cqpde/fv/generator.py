@@ -13,6 +13,7 @@ from ..errors import OptionError, did_you_mean
 from ..grid import Grid
 from ..kernels.stencil import escape_rate, link_step, stencil_step
 from ..model import Model
+from ..options import GRID, MODEL, NUMBER, TEXT, takes
 from ..stencil import Stencil
 from .assemble import Bounds, Layout, assemble, layout
 
@@ -204,6 +205,7 @@ def make_generator(model: Model, grid: Grid, t: float, plan: Layout, transport: 
     return Generator(builder.build(), bounds, peclet)
 
 
+@takes(model=MODEL, grid=GRID, transport=TEXT, t=NUMBER)
 def generator(model: Model, grid: Grid, transport: str = "upwind", t: float = 0.0) -> Generator:
     """The generator of the finite-volume scheme: ``d_t rho = G rho``.
 

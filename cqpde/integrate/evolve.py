@@ -20,9 +20,10 @@ from typing import Protocol
 
 import numpy as np
 
+from ..checkpoint import Make, NoKeeper
 from ..components import trace_norm_bound, upper_pairs
-from ..errors import SolverError
-from ..fv.assemble import Layout
+from ..errors import NotFinite, SolverError
+from ..fv.assemble import Bounds, Layout
 from ..fv.generator import Generator, make_generator
 from ..fv.limited import LimitedTransport, StepTooLong
 from ..grid import Grid
@@ -33,6 +34,9 @@ Array = np.ndarray
 
 #: Largest rate * time that one exponential spans.
 MAX_SPAN = 2000.0
+
+#: Largest rate * time of a whole run: beyond, it would take days on the fewest cells.
+MOST_SPAN = 1e9
 
 #: Finest step: the run's length over two to this power.
 MAX_LEVEL = 40
@@ -80,6 +84,9 @@ class Stepper(Protocol):
     def applications(self) -> int:
         """Work done so far."""
 
+    def restore(self, applications: int, peclet: float) -> None:
+        """Go on counting from what a run that is resumed had done."""
+
     def step(self, x: Array, e: Array, t: float, dt: float, remaps: int = 1) -> tuple[Array, Array]:
         """One step."""
 
@@ -111,6 +118,10 @@ class Propagator:
     def exact(self) -> bool:
         """Whether a step has no time error."""
         return self.limited is None and not self.model.time_dependent
+
+    def restore(self, applications: int, peclet: float) -> None:
+        """Go on counting from what a run that is resumed had done."""
+        self.exponential.applications, self.peclet = applications, max(self.peclet, peclet)
 
     def generator(self, t: float) -> Generator:
         """The generator at time ``t`` (the last one is kept)."""
@@ -153,12 +164,8 @@ def require_finite(x: Array, grid: Grid, t: float, step: int) -> None:
     d = int(round(x.shape[0] ** 0.5))
     a, b = upper_pairs(d)
     pairs = [(i, i) for i in range(d)] + 2 * list(zip(a.tolist(), b.tolist(), strict=True))
-    raise SolverError(
-        "rho",
-        "must stay finite",
-        f"element {pairs[component]} at {where}, t = {t:.6g}, step {step}",
-        "Check the coefficients there, or reduce dt_max",
-    )
+    found = f"element {pairs[component]} at {where}, t = {t:.6g}, step {step}"
+    raise NotFinite("rho", "must stay finite", found, "Check the coefficients there, or reduce dt_max", t)
 
 
 def between_jumps(times: Array, jumps: tuple[float, ...]) -> list[tuple[float, float]]:
@@ -181,6 +188,7 @@ def evolve(
     tol: float,
     dt_max: float,
     report: Callable[[float], None],
+    keeper: NoKeeper | None = None,
 ) -> Iterator[Frame]:
     """Yield a :class:`Frame` at every one of ``times``, the first being the start.
 
@@ -193,20 +201,39 @@ def evolve(
         Bound of the time error of the whole run in integrated trace norm.
     report : callable
         Told the model time after every step.
+    keeper : NoKeeper, optional
+        Is offered the state after every step; where it resumes a run, only the frames that are left are yielded.
 
     Raises
     ------
     SolverError
         If the state becomes non-finite or no step length meets ``tol``.
     """
-    grid = propagator.grid
+    grid, keeper = propagator.grid, keeper or NoKeeper()
     e = np.zeros((batch, 2 * grid.ndim, x.shape[0]))
     progress = Progress()
-    yield Frame(0, float(times[0]), x, e, Progress())
-    if isinstance(propagator, Propagator) and propagator.exact:
-        yield from _exact_run(propagator, x, e, times, dt_max, report, progress)
+    if keeper.resumed is None:
+        yield Frame(0, float(times[0]), x, e, Progress())
     else:
-        yield from _controlled_run(propagator, x, e, batch, times, jumps, tol, dt_max, report, progress)
+        saved = keeper.resumed
+        x, e, progress = saved.array("x", *x.shape), saved.array("e", *e.shape), Progress(**saved.fields("progress", progress))
+        propagator.restore(saved.count("applications", 0, 1 << 60), saved.number("peclet"))
+    if isinstance(propagator, Propagator):
+        _require_span(propagator.generator(float(times[0])).bounds, grid, float(times[-1] - times[0]))
+    if isinstance(propagator, Propagator) and propagator.exact:
+        yield from _exact_run(propagator, x, e, times, dt_max, report, progress, keeper)
+    else:
+        yield from _controlled_run(propagator, x, e, batch, times, jumps, tol, dt_max, report, progress, keeper)
+
+
+def _require_span(bounds: Bounds, grid: Grid, time: float) -> None:
+    """Refuse a run that would never end: cells that are crossed far more often than anybody can compute."""
+    span = (bounds.rate + bounds.frequency) * time
+    if not span <= MOST_SPAN:
+        raise SolverError(
+            "Grid", f"the fastest rate times the length of the run must be at most {MOST_SPAN:g}", f"{span:.3g} on {grid}",
+            "Check the units of box, noise and Hamiltonian; use wider cells or a shorter run",
+        )  # fmt: skip
 
 
 def _exact_run(
@@ -217,20 +244,28 @@ def _exact_run(
     dt_max: float,
     report: Callable[[float], None],
     progress: Progress,
+    keeper: NoKeeper,
 ) -> Iterator[Frame]:
+    first, piece = 1, 0
+    if keeper.resumed is not None:
+        first, piece = keeper.resumed.count("gap", 1, len(times)), keeper.resumed.count("piece", 0, 1 << 40)
     bounds = propagator.generator(float(times[0])).bounds
     longest = min(dt_max, MAX_SPAN / max(bounds.rate + bounds.frequency, 1e-300))
-    for index in range(1, len(times)):
+    for index in range(first, len(times)):
         start, length = float(times[index - 1]), float(times[index] - times[index - 1])
         pieces = max(1, int(np.ceil(length / longest)))
-        for k in range(pieces):
+        for k in range(piece, pieces):
             x, e = propagator.step(x, e, start + k * length / pieces, length / pieces)
             progress.steps += 1
             require_finite(x, propagator.grid, start + (k + 1) * length / pieces, progress.steps)
             report(start + (k + 1) * length / pieces)
-        progress.dt = length / pieces
-        progress.applications = propagator.applications
+            progress.dt = length / pieces
+            progress.applications = propagator.applications
+            if k < pieces - 1:
+                keeper.offer(index, _state(propagator, x, e, progress, t=start + (k + 1) * length / pieces, gap=index, piece=k + 1))
+        piece = 0
         yield Frame(index, float(times[index]), x, e, Progress(**vars(progress)))
+        keeper.offer(index + 1, _state(propagator, x, e, progress, t=float(times[index]), gap=index + 1, piece=0))
 
 
 def _controlled_run(
@@ -244,12 +279,19 @@ def _controlled_run(
     dt_max: float,
     report: Callable[[float], None],
     progress: Progress,
+    keeper: NoKeeper,
 ) -> Iterator[Frame]:
     run, index = float(times[-1] - times[0]), 1
-    for start, end in between_jumps(times, jumps):
+    saved, first, stretches = keeper.resumed, 0, between_jumps(times, jumps)
+    if saved is not None:
+        index, first = saved.count("index", 1, len(times)), saved.count("stretch", 0, len(stretches) - 1)
+    for stretch, (start, end) in enumerate(stretches[first:], start=first):
         length = end - start
         coarsest = level_of(length, dt_max)
         level, done = max(level_of(length, run / 2**propagator.first_level), coarsest), 0  # done counts steps of the present level
+        if saved is not None and stretch == first:
+            level = saved.count("level", coarsest, MAX_LEVEL)
+            done = saved.count("done", 0, 1 << level)
         while done < 1 << level:
             t, dt = start + length * done / (1 << level), length / (1 << level)
             try:
@@ -289,3 +331,10 @@ def _controlled_run(
             report(t + dt)
             if done % 2 == 0 and level > coarsest and error < allowed / 6.0:
                 level, done = level - 1, done // 2
+            keeper.offer(index, _state(propagator, x, e, progress, t=t + dt, stretch=stretch, level=level, done=done))
+
+
+def _state(propagator: Stepper, x: Array, e: Array, progress: Progress, **where: float) -> Make:
+    """What a run goes on from."""
+    peclet = float(getattr(propagator, "peclet", 0.0))
+    return lambda: ({"x": x, "e": e}, {"progress": vars(progress), "applications": propagator.applications, "peclet": peclet, **where})

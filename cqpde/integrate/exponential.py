@@ -28,6 +28,9 @@ Array = np.ndarray
 #: Terms of the series below this, relative to one, are dropped.
 ROUND_OFF = 2e-16
 
+#: Largest rate * time of one series.
+LONGEST = 1e5
+
 
 @dataclass(frozen=True)
 class Ellipse:
@@ -100,8 +103,14 @@ class Exponential:
         SolverError
             If the series does not converge on any ellipse tried (the generator is not of Lindblad form) or overflows.
         """
-        if tau == 0.0 or (g.bounds.rate == 0.0 and g.bounds.frequency == 0.0):
+        span = (g.bounds.rate + g.bounds.frequency) * tau
+        if span == 0.0:
             return x.copy(), escaped.copy()
+        if span > LONGEST:  # in parts: the series of one would not fit into memory
+            parts = int(np.ceil(span / LONGEST))
+            for _ in range(parts):
+                x, escaped = self(g, x, escaped, tau / parts)
+            return x, escaped
         for margin in (1.0, 1.5, 3.0, 8.0):
             result = self._try(g, x, escaped, tau, margin)
             if result is not None:

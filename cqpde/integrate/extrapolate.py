@@ -25,6 +25,7 @@ import numpy as np
 
 from ..channels.compose import Composition
 from ..channels.resolution import Start, more_cells, norm_of_tail, resample_to, spread
+from ..checkpoint import Make, NoKeeper, Saved
 from ..components import trace_norm_bound
 from ..errors import RouteError, SolverError
 from ..grid import Grid
@@ -130,7 +131,9 @@ class SplitRun:
     most_chains: int = 1
     discarded: float = 0.0
 
-    def frames(self, x: Array, times: Array, jumps: tuple[float, ...], dt_max: float, report: Callable[[float], None]) -> Iterator[Frame]:
+    def frames(
+        self, x: Array, times: Array, jumps: tuple[float, ...], dt_max: float, report: Callable[[float], None], keeper: NoKeeper | None = None
+    ) -> Iterator[Frame]:
         """Yield a :class:`~cqpde.integrate.evolve.Frame` at every one of ``times``.
 
         Parameters
@@ -139,30 +142,58 @@ class SplitRun:
             State at the first time, in the basis of the composition.
         jumps : tuple of float
             Times at which a coefficient jumps.
+        keeper : NoKeeper, optional
+            Is offered the state after every step; where it resumes a run, only the frames that are left are yielded.
 
         Raises
         ------
         SolverError
             If the state becomes non-finite or no step meets the tolerance.
         """
-        batch = x.shape[1]
+        keeper = keeper or NoKeeper()
+        batch, saved, first, stretches = x.shape[1], keeper.resumed, 0, between_jumps(times, jumps)
         escaped = np.zeros((batch, 2 * self.grid.ndim, x.shape[0]))
         self.progress.tail = 0.0
-        yield Frame(0, float(times[0]), x.reshape(x.shape[0], -1), escaped, replace(self.progress))
-        x = self.start.x if self.adaptive else x
-        cells = self.start.cells if self.adaptive else self.grid.shape
-        self.inner = self.compose(self.grid.with_cells(**dict(zip(self.grid.names, cells, strict=True))))
         self.length = float(times[-1] - times[0])
-        for start, end in between_jumps(times, jumps):
-            x, escaped = yield from self._stretch(x, escaped, times, start, end, dt_max, report)
+        if saved is None:
+            yield Frame(0, float(times[0]), x.reshape(x.shape[0], -1), escaped, replace(self.progress))
+            x = self.start.x if self.adaptive else x
+            self.inner = self._on(self.start.cells if self.adaptive else self.grid.shape)
+        else:
+            first = saved.count("stretch", 0, len(stretches) - 1)
+            x, escaped = self._restore(saved, batch, x.shape[0])
+        for stretch, (start, end) in enumerate(stretches[first:], start=first):
+            here = saved if stretch == first else None
+            x, escaped = yield from self._stretch(x, escaped, times, start, end, dt_max, report, keeper, stretch, here)
+
+    def _on(self, cells: tuple[int, ...]) -> Composition:
+        return self.compose(self.grid.with_cells(**dict(zip(self.grid.names, cells, strict=True))))
+
+    def _state(self, x: Array, escaped: Array, **where: float) -> Make:
+        """What a run goes on from."""
+        aside = None if self.aside is None else list(self.aside.grid.shape)
+        cells = {"cells": list(self._composition.grid.shape), "aside": aside}
+        return lambda: ({"x": x, "escaped": escaped}, {"progress": vars(self.progress), "most_chains": self.most_chains, **cells, **where})
+
+    def _restore(self, saved: Saved, batch: int, components: int) -> tuple[Array, Array]:
+        cells = saved.cells("cells", self.grid.shape)
+        self.inner = self._on(cells)
+        self.aside = None if saved.record.get("aside") is None else self._on(saved.cells("aside", self.grid.shape))
+        self.progress = Progress(**saved.fields("progress", self.progress))
+        self.most_chains = saved.count("most_chains", 1, MAX_CHAINS)
+        return saved.array("x", components, batch, *cells), saved.array("escaped", batch, 2 * self.grid.ndim, components)
 
     def _stretch(
-        self, x: Array, escaped: Array, times: Array, start: float, end: float, dt_max: float, report: Callable[[float], None]
-    ) -> Generator[Frame, None, tuple[Array, Array]]:
+        self, x: Array, escaped: Array, times: Array, start: float, end: float, dt_max: float, report: Callable[[float], None],
+        keeper: NoKeeper, stretch: int, saved: Saved | None,
+    ) -> Generator[Frame, None, tuple[Array, Array]]:  # fmt: skip
         """Advance over a stretch in which no coefficient jumps; returns the state at its end."""
         length = end - start
         coarsest = level = level_of(length, dt_max)
         done, index, stuck, refused = 0, int(np.searchsorted(times, start, side="right")), 0, np.inf
+        if saved is not None:
+            level, index = saved.count("level", coarsest, MAX_LEVEL), saved.count("index", 1, len(times))
+            done, stuck, refused = saved.count("done", 0, 1 << level), saved.count("stuck", 0, MOST_STUCK), saved.number("refused")
         while done < 1 << level:
             t, dt = start + length * done / (1 << level), length / (1 << level)
             ends = self._composition.open_ends(t, dt)
@@ -214,6 +245,7 @@ class SplitRun:
             report(t + dt)
             if done % 2 == 0 and level > coarsest and attempt.chains <= 3:
                 level, done = level - 1, done // 2
+            keeper.offer(index, self._state(x, escaped, t=t + dt, stretch=stretch, level=level, done=done, stuck=stuck, refused=float(refused)))
         return x, escaped
 
     # -- one step ------------------------------------------------------------------------------------------------------

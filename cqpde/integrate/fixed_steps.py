@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from ..channels.compose import Composition
 from ..channels.resolution import norm_of_tail, spread
 from ..channels.spectral import band_content
+from ..checkpoint import NoKeeper
 from ..components import trace_norm_bound
 from ..errors import RouteError
 from ..grid import Grid
@@ -32,6 +34,7 @@ COMPARED = 1 << 22
 
 def fixed_steps(
     composition: Composition, dim: int, x: Array, times: Array, dt: float, report: Callable[[float], None],
+    keeper: NoKeeper | None = None,
 ) -> Iterator[Frame]:  # fmt: skip
     """Yield a frame at every one of ``times``.
 
@@ -41,33 +44,55 @@ def fixed_steps(
         State at the first time, in the basis of the composition.
     dt : float
         Step; the actual one is the next smaller of which an even number fills the gap (one step where that has no time error).
+    keeper : NoKeeper, optional
+        Is offered the states after every step; where it resumes a run, only the frames that are left are yielded.
 
     Raises
     ------
     RouteError
         If a step carries more than 1e-3 beyond an open end.
     """
-    grid = composition.grid
+    grid, keeper = composition.grid, keeper or NoKeeper()
     counts = [1 if composition.exact else 2 * int(np.ceil(0.5 * gap / dt - 1e-9)) for gap in np.diff(times)]
     batch, volume = x.shape[1], grid.cell_volume
     escaped = np.zeros((batch, 2 * grid.ndim, x.shape[0]))
-    progress = Progress(tail=0.0)
-    yield Frame(0, float(times[0]), x.reshape(x.shape[0], -1), escaped, replace(progress))
-    rough = None if composition.exact else x.copy()
-    x = x.copy()
-    for index, ((start, end), count) in enumerate(zip(pairwise(times), counts, strict=True), start=1):
+    progress, first, fine, done = Progress(tail=0.0), 1, 0, 0  # fine: the twin has come to the next output; done: steps since the last one
+    rough: Array | None
+    if keeper.resumed is None:
+        yield Frame(0, float(times[0]), x.reshape(x.shape[0], -1), escaped, replace(progress))
+        rough = None if composition.exact else x.copy()
+        x = x.copy()
+    else:
+        saved = keeper.resumed
+        first, fine, done = saved.count("index", 1, len(times)), saved.count("fine", 0, 1), saved.count("done", 0, max(counts))
+        rough = None if composition.exact or first == len(times) else saved.array("rough", *x.shape)
+        x, escaped, progress = saved.array("x", *x.shape), saved.array("escaped", *escaped.shape), Progress(**saved.fields("progress", progress))
+    for index, ((start, end), count) in enumerate(zip(pairwise(times[first - 1 :]), counts[first - 1 :], strict=True), start=first):
         t, length = float(start), float(end - start)
-        beyond = composition.open_ends(t, length).beyond(x, length / (count if rough is None else count // 2))
-        if beyond > MOST_BEYOND:
-            raise RouteError("Grid", "the split route needs open ends out of reach", f"a step carries {beyond:.2g} there", "Widen the box, or use method='fv'")
+        if not fine and not done:
+            beyond = composition.open_ends(t, length).beyond(x, length / (count if rough is None else count // 2))
+            if beyond > MOST_BEYOND:
+                raise RouteError("Grid", "the split route needs open ends out of reach", f"a step carries {beyond:.2g} there", "Widen the box, or use method='fv'")
 
-        def seen(now: float, y: Array = x) -> None:
+        def offer(now: float, fine: int, done: int, x: Array, rough: Array | None, gone: Array, index: int = index) -> None:
+            arrays = {"x": x, "escaped": gone} | ({} if rough is None else {"rough": rough})
+            keeper.offer(index, lambda: (arrays, {"progress": vars(progress), "t": now, "fine": fine, "done": done}))
+
+        def twin(now: float, done: int, y: Array, gone: Array, x: Array = x, escaped: Array = escaped, half: int = count // 2, offer: Any = offer) -> None:
+            offer(now, *((0, done) if done < half else (1, 0)), x, y, escaped)
+
+        def seen(now: float, done: int, y: Array, gone: Array, rough: Array | None = rough, count: int = count, offer: Any = offer) -> None:
+            require_finite(y.reshape(y.shape[0], -1), grid, now, progress.steps)
             progress.edge = max(progress.edge, edge_content(y, grid, dim))
             report(now)
+            if done < count:
+                offer(now, 1, done, y, rough, gone)
 
-        if rough is not None:
-            rough, _ = composition.chain(rough, escaped, t, length, count // 2, None, in_place=True)
-        x, escaped = composition.chain(x, escaped, t, length, count, None, in_place=True, seen=seen)
+        if rough is not None and not fine:
+            rough, _ = composition.chain(rough, escaped, t, length, count // 2, None, in_place=True, first=done, seen=twin)
+            done = 0
+        x, escaped = composition.chain(x, escaped, t, length, count, None, in_place=True, first=done, seen=seen)
+        fine = done = 0
         if rough is not None:
             progress.time_error = max(progress.time_error, difference(x, rough, volume))
         rough = rough if index < len(counts) else None
@@ -76,8 +101,8 @@ def fixed_steps(
         progress.steps += count
         progress.applications += count
         progress.dt = length / count
-        require_finite(x.reshape(x.shape[0], -1), grid, float(end), progress.steps)
         yield Frame(index, float(end), x.reshape(x.shape[0], -1), escaped, replace(progress))
+        offer(float(end), 0, 0, x, rough, escaped, index + 1)
 
 
 def difference(x: Array, y: Array, volume: float) -> float:

@@ -12,6 +12,7 @@ from ..errors import ModelError
 from ..grid import Grid
 from ..initial import State
 from ..model import Model
+from ..options import is_number
 
 Array = np.ndarray
 
@@ -52,6 +53,5 @@ def require_parameters(name: str, positive: Mapping[str, Any], finite: Mapping[s
     """Refuse parameters that are not numbers, not finite, or not positive where they must be."""
     for rule, group in (("positive", positive), ("finite", finite)):
         for key, value in group.items():
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-            if not number or not np.isfinite(value) or (rule == "positive" and value <= 0):
+            if not is_number(value) or (rule == "positive" and value <= 0):
                 raise ModelError(f"{name}({key}=...)", f"must be a {rule} number", repr(value), "Correct the parameter")

@@ -32,7 +32,7 @@ def check_axes(ds: xr.Dataset, names: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse names that are not classical coordinates of the solution; return them in the order of the grid."""
     known = grid_of(ds).names
     for name in names:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise OptionError(
                 "axis", "must be a classical coordinate of the solution", repr(name), did_you_mean(str(name), known)
             )
@@ -42,14 +42,15 @@ def check_axes(ds: xr.Dataset, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def reduced(ds: xr.Dataset, names: tuple[str, ...] | None) -> tuple[xr.DataArray, tuple[str, ...], float]:
-    """The field over the named axes (all, if None), their names, and the volume of a cell of theirs."""
+    """The field over the named axes in their order (all, if None), their names, and the volume of a cell of theirs."""
     rho, grid = field(ds), grid_of(ds)
     if names is None:
         return rho, grid.names, grid.cell_volume
     keep = check_axes(ds, names)
     out = [a for a in grid.names if a not in keep]
     volume = lambda which: float(np.prod([grid.axis(a).spacing for a in which]))
-    return (rho.sum(out) * volume(out) if out else rho), keep, volume(keep)
+    small = rho.sum(out) * volume(out) if out else rho
+    return small.transpose(..., *keep), keep, volume(keep)
 
 
 def trace(rho: xr.DataArray) -> xr.DataArray:

@@ -36,7 +36,7 @@ def _x_log_x(x: Array) -> Array:
 
 
 def _word(name: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise OptionError(name, "must be one of the known kinds", repr(value), did_you_mean(str(value), known))
 
 

@@ -11,6 +11,7 @@ import xarray as xr
 from ..coefficients import Coefficient
 from ..dataset import grid_of
 from ..errors import OptionError
+from ..options import require_integer
 from .access import check_axes, field, label, model_of, operator_of, time_name, trace, trace_with
 from .states import density
 
@@ -48,8 +49,10 @@ def moment(ds: xr.Dataset, axes: str | Mapping[str, int], operator: Any = None, 
     powers = {**axes} if isinstance(axes, Mapping) else {}
     if not powers:
         for name in str(axes).split() if not isinstance(axes, Mapping) else []:
-            powers[name] = powers.get(name, 0) + int(order)
+            powers[name] = powers.get(name, 0) + order
     names = check_axes(ds, tuple(powers))
+    for name in names:
+        require_integer(f"power of {name}", powers[name], 0, 65)
     weight = density(ds) if operator is None else trace_with(ds, operator_of(ds, operator))
     for name in names:
         weight = weight * ds[name] ** int(powers[name])

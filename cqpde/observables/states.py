@@ -11,6 +11,7 @@ import xarray as xr
 from ..coefficients import Point
 from ..dataset import grid_of
 from ..errors import OptionError
+from ..options import is_number
 from .access import check_axes, field, label, reduced, trace
 
 Array = np.ndarray
@@ -108,6 +109,9 @@ def _weight(ds: xr.Dataset, region: Callable[[Point], Any] | None, where: dict[s
     for name, value in where.items():
         axis = grid.axis(name)
         low, high = (value.start, value.stop) if isinstance(value, slice) else value
+        for end in (low, high):
+            if end is not None and not (is_number(end) or (isinstance(end, float) and not np.isnan(end))):
+                raise OptionError(name, "the ends of an interval must be numbers", repr(value), "None leaves an end open")
         low, high = axis.lower if low is None else float(low), axis.upper if high is None else float(high)
         if not low < high or high <= axis.lower or low >= axis.upper:
             raise OptionError(name, f"must be an ascending interval that meets [{axis.lower:g}, {axis.upper:g}]", f"({low:g}, {high:g})", "Choose another")
@@ -134,7 +138,7 @@ def _split(ds: xr.Dataset, where: dict[str, Any]) -> tuple[dict[str, float], dic
         axis = grid.axis(name)
         try:
             points[name] = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise OptionError(name, "must be a number or an interval (low, high)", repr(value), "None leaves an end open") from None
         if not axis.lower <= points[name] <= axis.upper:
             raise OptionError(name, f"must lie inside [{axis.lower:g}, {axis.upper:g}]", value, "Choose a point of the box")

@@ -29,6 +29,8 @@ def summary(ds: xr.Dataset) -> str:
         ("escaped probability", f"{number('escaped_probability'):.3e}"),
         ("trace + escaped - 1", f"{float(np.asarray(last['trace'] + last['escaped_probability'] - 1).flat[0]):.1e}"),
         ("smallest eigenvalue", f"{float(np.asarray(ds['min_eigenvalue']).min()):.2e} of the largest trace"),
+        ("ends", ds.attrs.get("ends", "?")),
+        ("resolution", ds.attrs.get("resolution", "?")),
         ("edge probability", f"{number('edge_probability'):.2e}"),
         ("wall seconds", _phases(ds)),
     ]

@@ -86,7 +86,7 @@ def series(sol: xr.Dataset, *, batch: int = 0) -> Figure:
 
     What needs full fields is drawn at their times; observables that were saved are drawn at theirs.
     """
-    if "t" not in sol.dims or "trace" not in sol:
+    if "t" not in sol.dims or not {"trace", "rho"} & set(sol.data_vars):
         raise OptionError("sol", "must be a solution over time", ", ".join(map(str, sol.data_vars)), "Pass what cqpde.solve returned")
     ds = sol.isel(batch=batch) if "batch" in sol.dims else sol
     picture = figure(8.4, 5.6)
@@ -98,7 +98,7 @@ def series(sol: xr.Dataset, *, batch: int = 0) -> Figure:
     for axes in panels:
         axes.set_xlabel(axis_label(ds, "t"))
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7, frameon=False)
+            axes.legend(fontsize=7, frameon=False, ncols=2 if axes is panels[3] else 1, loc="lower left" if axes is panels[3] else "best")
     picture.suptitle(title_of(sol, None), fontsize=10)
     return picture
 
@@ -154,6 +154,8 @@ def _series_information(axes: Any, ds: xr.Dataset) -> None:
 
 def _series_diagnostics(axes: Any, ds: xr.Dataset) -> None:
     t = ds["t"].values
+    if "trace" not in ds:  # the reduced state of a product form
+        return axes.set_axis_off()
     rows = [
         ("time error", ds["time_error"]), ("grid error", ds["grid_error"]), ("escaped", ds["escaped_probability"]), ("at open ends", ds["edge_probability"]),
         ("|smallest eigenvalue|", abs(ds["min_eigenvalue"])), ("|trace + escaped - 1|", abs(ds["trace"] + ds["escaped_probability"] - 1)),
@@ -163,6 +165,8 @@ def _series_diagnostics(axes: Any, ds: xr.Dataset) -> None:
         if np.any(y > LEAST):
             axes.plot(t, np.where(y > LEAST, y, np.nan), "o-", color=level_color(k), markersize=2.5, linewidth=0.9, label=name)
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low * (low / high) ** 0.35, high)  # room for the legend below the curves
     axes.set_ylabel("diagnostics")
 
 

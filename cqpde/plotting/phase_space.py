@@ -106,6 +106,8 @@ def draw_map(
 def draw_coherence(axes: Any, at: xr.Dataset, plane: tuple[str, ...], ranges: list[tuple[float, float]], levels: tuple[int, int] = (0, 1)) -> Any:
     """A coherence: phase as hue, magnitude as lightness, lines at phase 0 (solid) and pi (dashed), and the key."""
     values = np.asarray(of.coherence(at, *plane, levels=levels))
+    if np.abs(values).max() < 1e-12 * np.abs(np.asarray(of.density(at))).max():
+        values = np.zeros_like(values)  # round-off has a phase too, which means nothing
     image = axes.imshow(
         np.moveaxis(phase_colors(values), 0, 1), origin="lower", extent=_extent(at, plane), aspect="auto", interpolation="bilinear"
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import StateError
+from ..options import integer, numbers, takes
 
 Array = np.ndarray
 
@@ -87,6 +88,7 @@ def overlaps(kets: Array) -> Array:
     return out
 
 
+@takes(n=integer(1, 1_000_001), d=integer(1, 65))
 def ghz(n: int, d: int = 2) -> KetSum:
     r"""The GHZ (cat) state :math:`d^{-1/2}\sum_a |a \dots a\rangle` of n sites."""
     _require_sites(n)
@@ -94,6 +96,7 @@ def ghz(n: int, d: int = 2) -> KetSum:
     return KetSum(kets, np.full(d, d**-0.5))
 
 
+@takes(n=integer(1, 10_001))
 def w_state(n: int) -> KetSum:
     r"""The W state :math:`n^{-1/2}(|10\dots0\rangle + |01\dots0\rangle + \dots)` of n qubits: n terms."""
     _require_sites(n)
@@ -105,7 +108,9 @@ def w_state(n: int) -> KetSum:
 
 def product_ket(kets: Sequence[Any]) -> KetSum:
     """The product of one ket per site."""
-    return KetSum(np.array([[np.asarray(k) for k in kets]]), np.ones(1))
+    if not isinstance(kets, list | tuple | np.ndarray) or len({np.shape(k) for k in kets}) != 1 or np.ndim(kets[0]) != 1:
+        raise StateError("kets", "must be one ket (d,) per site, all of the same levels", repr(kets), "Write [cqpde.ket('+')] * n")
+    return KetSum(numbers("kets", kets, complex, "must be numbers", error=StateError)[None], np.ones(1))
 
 
 def _require_sites(n: Any) -> None:

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from .. import dataset
-from ..errors import OptionError, StateError
+from ..errors import CqpdeError, OptionError, StateError
 from ..initial import State
 from ..model import Model
+from ..options import STATE
 from .kets import KetSum
 from .product_sum import ProductSum
 
@@ -88,12 +89,22 @@ def solve_sites(
         raise OptionError("transport", "the product form needs a route that is linear in the state", str(options.get("transport", "limited")), "Use method='split', or transport='upwind'")
     models = _per_site("model", model, state.sites)
     starts = _per_site("start", start, state.sites)
+    for one in starts:
+        if not callable(one):
+            raise OptionError("start", "must be a function of the ket that returns a State", repr(one), "Write lambda psi: cqpde.gaussian(grid, 0.0, 0.4, psi)")
     kinds: dict[tuple[int, int], int] = {}
     kind_of_site = [kinds.setdefault((id(a), id(b)), len(kinds)) for a, b in zip(models, starts, strict=True)]
     first = [kind_of_site.index(k) for k in range(len(kinds))]
     solutions: list[Any] = []
     for site in first:
-        states = [starts[site](ket) for ket in spanning(state.dim)]
+        try:
+            states = [starts[site](ket) for ket in spanning(state.dim)]
+        except CqpdeError:
+            raise
+        except Exception as error:  # whatever a user's function does
+            raise OptionError("start", "must be a function of the ket that returns a State", f"{type(error).__name__}: {error}", "Correct it") from error
+        for one in states:
+            STATE("start(ket)", one)
         if solutions and states[0].grid != dataset.grid_of(solutions[0]):
             raise OptionError("start", "all sites must be on one grid", repr(states[0].grid), "Use the same Grid for every site")
         sol = solve(models[site], states, t, tol=tol, **options)

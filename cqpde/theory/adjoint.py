@@ -11,10 +11,12 @@ from ..errors import OptionError
 from ..fv.generator import generator
 from ..grid import Grid
 from ..model import Model
+from ..options import GRID, MODEL, NUMBER, takes
 
 Array = np.ndarray
 
 
+@takes(model=MODEL, grid=GRID, t=NUMBER)
 def adjoint(model: Model, grid: Grid, observable: Any, t: float, transport: str = "linear") -> Array:
     r"""Evolve a hybrid observable backward over a time t, so that its mean in the initial state is the mean of A at t.
 
@@ -41,6 +43,15 @@ def adjoint(model: Model, grid: Grid, observable: Any, t: float, transport: str 
     ------
     OptionError
         For a model that depends on t or a negative t.
+
+    Examples
+    --------
+    >>> import numpy as np, cqpde as cq
+    >>> model = cq.Model(("x",), 1, D1C=[lambda z: -z.x], D2=[[0.5]])
+    >>> grid = cq.Grid(x=(-6, 6, 192))
+    >>> A = cq.adjoint(model, grid, lambda z: [[z.x]], t=1.0)  # E[x(1) | x(0)] = x(0)/e
+    >>> bool(abs(np.interp(2.0, grid.axes[0].centers, A[0, 0].real) - 2 / np.e) < 1e-3)
+    True
     """
     from scipy.sparse.linalg import expm_multiply
 

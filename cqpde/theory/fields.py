@@ -16,10 +16,12 @@ import numpy as np
 
 from ..errors import ModelError, OptionError
 from ..model import Model
+from ..options import NUMBER, POSITIVE, TEXT, numbers, require_flag, takes
 
 Array = np.ndarray
 
 
+@takes(coupling=NUMBER, mass=NUMBER, spacing=POSITIVE, periodic=require_flag, name=TEXT)
 def scalar_field(
     operators: Sequence[Any],
     *,
@@ -52,7 +54,8 @@ def scalar_field(
     Returns
     -------
     Model
-        Coordinates ``phi0, pi0, phi1, pi1, ...``.
+        Coordinates ``phi0, pi0, phi1, pi1, ...``: two sites fit on a grid (``solve(..., dt=...)``), more are for ``unravel``. Sites without
+        gradient energy and with local noise are a product form of any number of sites, ``cq.solve_sites`` with ``cq.models.lattice_site``.
 
     Raises
     ------
@@ -60,15 +63,29 @@ def scalar_field(
         If shapes do not fit or the noise is not positive definite.
     ModelError
         If (G.2) fails for the given decoherence.
+
+    Examples
+    --------
+    >>> import numpy as np, cqpde as cq
+    >>> model = cq.scalar_field([np.diag([1, 0]), np.diag([0, 1])], noise=[[0.3, 0.1], [0.1, 0.3]], coupling=0.5)  # a particle on two sites
+    >>> model.coordinates, model.dim
+    (('phi0', 'pi0', 'phi1', 'pi1'), 2)
+    >>> grid = cq.Grid(**{c: (-8, 8, 6) for c in model.coordinates})  # here for histograms alone
+    >>> ens = cq.unravel(model, cq.gaussian(grid, 0, 1.0, cq.ket("+")), [0, 0.5], trajectories=500, seed=1, dt=0.05)
+    >>> bool(abs(ens.purity[-1] - 1) < 1e-10)  # saturated also between sites
+    True
     """
     import sympy
 
-    o = [np.asarray(x.full() if hasattr(x, "full") else x, dtype=complex) for x in operators]
+    plain = lambda x: x.full() if hasattr(x, "full") else x
+    rule = "must be two or more square matrices of one size"
+    o = [numbers("operators", plain(x), complex, rule, "One per site") for x in (operators if isinstance(operators, list | tuple | np.ndarray) else ())]
     n = len(o)
-    if n < 2 or any(x.shape != o[0].shape for x in o):
-        raise OptionError("operators", "must be two or more square matrices of one size", [x.shape for x in o], "One per site")
-    covariance = float(noise) * np.eye(n) if np.ndim(noise) == 0 else np.asarray(noise, dtype=float)
-    if covariance.shape != (n, n) or np.abs(covariance - covariance.T).max() > 1e-12 * np.abs(covariance).max() or np.linalg.eigvalsh(covariance)[0] <= 0:
+    if n < 2 or any(x.shape != o[0].shape or x.ndim != 2 or x.shape[0] != x.shape[1] for x in o):
+        raise OptionError("operators", rule, [x.shape for x in o], "One per site")
+    covariance = numbers("noise", noise, float, "must be a positive number or a matrix")
+    covariance = float(covariance) * np.eye(n) if covariance.ndim == 0 else covariance
+    if covariance.shape != (n, n) or not np.all(np.isfinite(covariance)) or np.abs(covariance - covariance.T).max() > 1e-12 * np.abs(covariance).max() or np.linalg.eigvalsh(covariance)[0] <= 0:
         raise OptionError("noise", f"must be positive, or a symmetric positive definite ({n}, {n}) matrix", np.shape(noise), "Give sigma sigma^T")
     laplacian = -2.0 * np.eye(n) + np.eye(n, k=1) + np.eye(n, k=-1)
     if periodic:
@@ -79,7 +96,9 @@ def scalar_field(
     d1, d2 = np.zeros((2 * n, n)), np.zeros((2 * n, 2 * n))
     d1[1::2] = -0.5 * coupling / spacing * np.eye(n)
     d2[1::2, 1::2] = 0.5 * covariance
-    free = np.zeros_like(o[0]) if H is None else np.asarray(H.full() if hasattr(H, "full") else H, dtype=complex)
+    free = np.zeros_like(o[0]) if H is None else numbers("H", plain(H), complex, f"must be a matrix {o[0].shape}")
+    if free.shape != o[0].shape:
+        raise OptionError("H", f"must be a matrix {o[0].shape}", f"shape {free.shape}", "Match the operators")
     phi = [sympy.Symbol(f"phi{x}", real=True) for x in range(n)]
     pi = [sympy.Symbol(f"pi{x}", real=True) for x in range(n)]
     number = lambda v: sympy.sympify(complex(v)) if np.imag(v) else sympy.Float(float(np.real(v)))

@@ -9,6 +9,7 @@ inefficiency is the unsaturated part of the trade-off. A Hamiltonian that depend
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from ..components import dissipator, left_right, to_components, to_matrix
 from ..errors import OptionError
 from ..initial import density_matrix
 from ..model import Model
-from ..unravelling.fields import Fields
+from ..options import MODEL, NUMBER, POSITIVE, is_number, numbers, read_times, require_positive, takes
+from ..unravelling.fields import Fields, Local
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -52,19 +54,31 @@ def measured(operator: Any, *, efficiency: float = 1.0, bandwidth: float | None 
     Notes
     -----
     The master equation of y and rho together is the quantum Fokker-Planck equation of B. Annby-Andersson et al., Phys. Rev. Lett. 129, 050401 (2022).
+
+    Examples
+    --------
+    >>> import cqpde as cq
+    >>> model = cq.measured(0.8 * cq.sigmaz(), efficiency=0.6)
+    >>> round(model.check(cq.Grid(y=(-5, 5, 8))), 12)  # 2 (1 - efficiency), what the detector misses, for |c|^2 = 0.64
+    0.512
     """
-    if not 0.0 < efficiency <= 1.0:
-        raise OptionError("efficiency", "must be in (0, 1]", efficiency, "It is the detected share of the measurement")
-    if bandwidth is not None and not bandwidth > 0.0:
-        raise OptionError("bandwidth", "must be positive", bandwidth, "Leave it out for the integrated record")
+    if not is_number(efficiency) or not 0.0 < efficiency <= 1.0:
+        raise OptionError("efficiency", "must be in (0, 1]", repr(efficiency), "It is the detected share of the measurement")
+    if bandwidth is not None:
+        require_positive("bandwidth", bandwidth, "Leave it out for the integrated record")
+        if bandwidth > 1e100:
+            raise OptionError("bandwidth", "must be below 1e100", repr(bandwidth), "Leave it out for the integrated record")
     gamma = 1.0 if bandwidth is None else float(bandwidth)
-    c = np.asarray(operator.full() if hasattr(operator, "full") else operator, dtype=complex)
+    c = numbers("operator", operator.full() if hasattr(operator, "full") else operator, complex, "must be a matrix of numbers (d, d)")
+    if c.ndim != 2 or c.shape[0] != c.shape[1] or c.size == 0:
+        raise OptionError("operator", "must be a matrix of numbers (d, d)", f"shape {c.shape}", "Write e.g. cqpde.sigmaz()")
     drift = None if bandwidth is None else [lambda z: -gamma * z[name]]
     return Model(
         (name,), len(c), H=H, L=[c], D0=[[1.0]], D1=[[gamma * efficiency**0.5]], D2=[[0.5 * gamma**2]], D1C=drift, name="continuous measurement",
     )  # fmt: skip
 
 
+@takes(model=MODEL, dt=POSITIVE, t=NUMBER)
 def record_operator(model: Model, z: Array, dz: Array, dt: float, t: float = 0.0) -> Array:
     r"""The Kraus operator :math:`\Omega` of a displacement dz in a time dt, relative to the Gaussian law of pure noise (F.1)-(F.2).
 
@@ -82,14 +96,27 @@ def record_operator(model: Model, z: Array, dz: Array, dt: float, t: float = 0.0
     Returns
     -------
     array (d, d)
+
+    Examples
+    --------
+    >>> import cqpde as cq
+    >>> omega = cq.record_operator(cq.measured(cq.sigmaz()), z=[0.0], dz=[0.1], dt=0.01)
+    >>> bool(omega[0, 0].real > omega[1, 1].real)  # a positive record speaks for |0>
+    True
     """
     from scipy.linalg import expm
 
-    c = Fields(model).at(np.asarray(z, dtype=float)[None], t)
-    y = np.linalg.pinv(c.sigma[0]) @ (np.asarray(dz, dtype=float) - c.v[0] * dt)
-    return np.asarray(expm(-1j * dt * c.H[0] + _kick(c.B[0], y, dt)))
+    n = len(model.coordinates)
+    place, moved = (numbers(what, value, float, f"must be {n} numbers, one per coordinate") for what, value in (("z", z), ("dz", dz)))
+    for what, value in (("z", place), ("dz", moved)):
+        if value.shape != (n,) or not np.all(np.isfinite(value)):
+            raise OptionError(what, f"must be {n} finite numbers, one per coordinate", repr(value), "In the order of the coordinates")
+    c = Fields(model).at(place[None], t)
+    y = np.linalg.pinv(c.sigma[0]) @ (moved - c.v[0] * dt)
+    return np.asarray(expm(-1j * dt * c.H[0] + _kick(c.B, y[None], dt)[0]))
 
 
+@takes(model=MODEL)
 def condition(model: Model, state: Any, t: Any, record: Any) -> xr.Dataset:
     r"""Condition the quantum state on a given record: :math:`\rho(t\,|\,Z_{\le t})`, and how likely the record was.
 
@@ -131,9 +158,10 @@ def condition(model: Model, state: Any, t: Any, record: Any) -> xr.Dataset:
     """
     import xarray as xr
 
-    times, z = np.asarray(t, dtype=float).reshape(-1), np.asarray(record, dtype=float)
-    z = z.reshape(len(z), -1)
+    times, z = read_times(t), numbers("record", record, float, "must be numbers of shape (times, coordinates)")
     n, d = len(model.coordinates), model.dim
+    if z.ndim == 1 and len(z):
+        z = z.reshape(len(z), -1)
     if z.shape != (len(times), n) or len(times) < 2:
         raise OptionError("record", f"must have shape (times, {n}) for the {len(times)} times", np.shape(record), "One row per time")
     if not (np.all(np.isfinite(z)) and np.all(np.diff(times) > 0)):
@@ -141,46 +169,59 @@ def condition(model: Model, state: Any, t: Any, record: Any) -> xr.Dataset:
     rho = density_matrix(state)
     if len(rho) != d:
         raise OptionError("state", f"must have {d} levels", len(rho), "Match the model")
-    fields, out, likelihood = Fields(model), [rho], [0.0]
-    x, total = to_components(rho), 0.0
-    for k, dt in enumerate(np.diff(times)):
-        here, middle = fields.at(z[k : k + 1], float(times[k])), fields.at(0.5 * (z[k : k + 1] + z[k + 1 : k + 2]), float(times[k] + 0.5 * dt))
-        sigma = here.sigma[0]
-        rest = z[k + 1] - z[k] - middle.v[0] * dt
-        y = np.linalg.pinv(sigma) @ rest
-        scale = float(np.abs(sigma).max()) * dt**0.5 + float(np.abs(z[k + 1] - z[k]).max()) + 1e-300
-        if np.abs(rest - sigma @ y).max() > 0.1 * scale:
-            raise OptionError("record", "a coordinate without noise must move with its drift", f"off by {np.abs(rest - sigma @ y).max():.3g} at t = {times[k]:.6g}", "Check the order of the coordinates")
-        half = _exponential(0.5 * dt * _local(middle.H[0], middle.N[0]))
-        k_op = _exponential(_kick(here.B[0], y, dt))
-        x = half @ x
-        x = half @ to_components(k_op @ to_matrix(x) @ k_op.conj().T)
-        weight = float(x[:d].sum())
-        x = x / weight
-        strengths = np.linalg.svd(sigma, compute_uv=False)
-        noisy = strengths[strengths > 1e-12 * max(strengths.max(initial=0.0), 1e-300)]
-        total += np.log(weight) - 0.5 * float(y @ y) / dt - 0.5 * len(noisy) * np.log(2 * np.pi * dt) - float(np.log(noisy).sum())
+    dt = np.diff(times)
+    here, middle = _along(model, z[:-1], times[:-1]), _along(model, 0.5 * (z[:-1] + z[1:]), times[:-1] + 0.5 * dt)
+    moved = np.diff(z, axis=0)
+    rest = moved - middle.v * dt[:, None]
+    y = np.einsum("...kn,...n->...k", np.linalg.pinv(here.sigma), rest)
+    off = np.abs(rest - np.einsum("...nk,...k->...n", here.sigma, y)).max(axis=1)
+    scale = np.abs(here.sigma).max(axis=(1, 2)) * dt**0.5 + np.abs(moved).max(axis=1) + 1e-300
+    if np.any(off > 0.1 * scale):
+        k = int(np.argmax(off / scale))
+        raise OptionError("record", "a coordinate without noise must move with its drift", f"off by {off[k]:.3g} at t = {times[k]:.6g}", "Check the order of the coordinates")
+    half = np.broadcast_to(_exponential(0.5 * dt[:, None, None] * _local(middle.H, middle.N)), (len(dt), d * d, d * d))
+    kraus = _exponential(_kick(here.B, y, dt[:, None, None]))
+    strengths = np.linalg.svd(here.sigma, compute_uv=False)
+    strengths = np.broadcast_to(strengths, (len(dt), strengths.shape[-1]))
+    noisy = strengths > 1e-12 * np.maximum(strengths.max(axis=1, initial=0.0), 1e-300)[:, None]
+    law = -0.5 * np.einsum("kn,kn->k", y, y) / dt - 0.5 * noisy.sum(axis=1) * np.log(2 * np.pi * dt) - np.log(np.where(noisy, strengths, 1.0)).sum(axis=1)
+    out, weights, x = [rho], [1.0], to_components(rho)
+    for before, k_op in zip(half, kraus, strict=True):
+        x = before @ x
+        x = before @ to_components(k_op @ to_matrix(x) @ k_op.conj().T)
+        weights.append(float(x[:d].sum()))
+        x = x / weights[-1]
         out.append(to_matrix(x))
-        likelihood.append(total)
+    likelihood = np.cumsum(np.log(weights) + np.concatenate([[0.0], law]))
     return xr.Dataset(
         {
             "rho": (("t", "row", "col"), np.array(out), {"long_name": "density matrix conditioned on the record", "units": "1"}),
-            "log_likelihood": (("t",), np.array(likelihood), {"long_name": "log-likelihood of the record", "units": "1"}),
+            "log_likelihood": (("t",), likelihood, {"long_name": "log-likelihood of the record", "units": "1"}),
         },
         coords={"t": times}, attrs={"title": f"State of the model {model.name} conditioned on a record"},
     )  # fmt: skip
 
 
-def _kick(b: Array, y: Array, dt: float) -> Array:
+def _along(model: Model, z: Array, t: Array) -> Local:
+    """All coefficients at the points z (m, n) of a record, each at its own time."""
+    fields = Fields(model)
+    if not model.time_dependent:
+        return fields.at(z, float(t[0]))
+    each = [fields.at(z[k : k + 1], float(now)) for k, now in enumerate(t)]
+    return replace(each[0], **{f: np.concatenate([getattr(e, f) for e in each]) for f in ("v", "sigma", "H", "B", "N")})
+
+
+def _kick(b: Array, y: Array, dt: Array | float) -> Array:
+    """``B_k Y_k - (B_k^+ B_k + B_k^2) dt/2`` for B (m or 1, n, d, d) and Y (m, n)."""
     square = np.conj(np.swapaxes(b, -1, -2)) @ b + b @ b
-    return np.asarray(np.tensordot(y, b, axes=(0, 0)) - 0.5 * dt * square.sum(axis=0))
+    return np.asarray(np.einsum("mk,mkab->mab", y, np.broadcast_to(b, (len(y), *b.shape[1:]))) - 0.5 * dt * square.sum(axis=1))
 
 
 def _local(h: Array, jumps: Array) -> Array:
-    """Real superoperator of the Hamiltonian and the unobserved decoherence."""
+    """Real superoperators (m or 1, d^2, d^2) of the Hamiltonian and the unobserved decoherence, N (m or 1, r, d, d)."""
     total = left_right(-1j * h)
-    for jump in jumps:
-        total = total + dissipator(jump, jump, np.array(1.0 + 0j))
+    for k in range(jumps.shape[1]):
+        total = total + dissipator(jumps[:, k], jumps[:, k], np.array(1.0 + 0j))
     return total
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import OptionError
 from ..initial import State, product
 from ..model import Model
+from ..options import MODEL, STATE, takes
 from ..solver import solve
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 
+@takes(model=MODEL, start=STATE)
 def map_positivity(model: Model, start: State, t: Any, **options: Any) -> xr.Dataset:
     r"""Follow the smallest eigenvalue of the Choi matrix of the map over all cells.
 
@@ -47,6 +49,16 @@ def map_positivity(model: Model, start: State, t: Any, **options: Any) -> xr.Dat
     ------
     OptionError
         If the run was not linear in the state.
+
+    Examples
+    --------
+    >>> import numpy as np, cqpde as cq
+    >>> rate = lambda z, t: 0.5 * (1 - 1.4 * np.sin(t)) + 0 * z.x  # negative for a while
+    >>> model = cq.Model(("x",), 2, L=cq.sigmaz(), D0=[[rate]], D2=[[0.1]], check="off")
+    >>> start = cq.gaussian(cq.Grid(x=(-6, 6, 48)), 0, 0.6, cq.ket("+"))
+    >>> found = cq.map_positivity(model, start, np.linspace(0, 1.8, 4), method="split")
+    >>> bool(found.margin.min() < -0.1), bool(found.min_eigenvalue.min() > -1e-4)
+    (True, True)
     """
     import xarray as xr
 

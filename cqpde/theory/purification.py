@@ -18,6 +18,7 @@ from ..coefficients import Coefficient, stack
 from ..errors import ModelError, OptionError
 from ..grid import Grid
 from ..model import Model, pseudo_inverse
+from ..options import GRID, MODEL, NUMBER, POSITIVE, TEXT, numbers, takes
 from ..unravelling.fields import Fields
 
 Array = np.ndarray
@@ -26,6 +27,7 @@ Array = np.ndarray
 RANK = 1e-10
 
 
+@takes(model=MODEL, grid=GRID, prefix=TEXT, t=NUMBER)
 def temple(model: Model, grid: Grid, *, prefix: str = "y", t: float = 0.0) -> Model:
     """Add classical coordinates until conditional states stay pure.
 
@@ -50,6 +52,15 @@ def temple(model: Model, grid: Grid, *, prefix: str = "y", t: float = 0.0) -> Mo
         If the trade-off is saturated already, or a new name is taken.
     ModelError
         If the model is not physical on the grid.
+
+    Examples
+    --------
+    >>> import cqpde as cq
+    >>> grid = cq.Grid(x=(-6, 6, 32))
+    >>> model = cq.Model(("x",), 2, L=cq.sigmaz(), D1=[[0.5]], D2=[[0.5]], D0=[[0.4]])  # 0.15 more than (6) asks for
+    >>> pure = cq.temple(model, grid)
+    >>> pure.coordinates, bool(cq.decoherence_diffusion(pure, cq.Grid(x=(-6, 6, 8), y0=(-6, 6, 8))).saturated.all())
+    (('x', 'y0'), True)
     """
     model.check(grid, t, "error")
     excess = np.broadcast_to(_excess(model, grid.mesh(), t), (*grid.shape, model.L.shape[0], model.L.shape[0]))
@@ -98,6 +109,7 @@ def temple(model: Model, grid: Grid, *, prefix: str = "y", t: float = 0.0) -> Mo
     )  # fmt: skip
 
 
+@takes(model=MODEL, dt=POSITIVE, t=NUMBER)
 def church(model: Model, z: Any, dt: float, t: float = 0.0) -> Array:
     r"""The isometry (B.5) of the excess decoherence at a point, into system and ancilla.
 
@@ -120,8 +132,20 @@ def church(model: Model, z: Any, dt: float, t: float = 0.0) -> Array:
     ------
     OptionError
         If dt times the rates exceeds one, so that no such isometry exists.
+
+    Examples
+    --------
+    >>> import numpy as np, cqpde as cq
+    >>> model = cq.Model(("x",), 2, L=cq.sigmaz(), D2=[[0.5]], D0=[[0.4]])
+    >>> V = cq.church(model, {"x": 0.0}, dt=0.01)
+    >>> after = np.einsum("agb,bc,dgc->ad", V, np.full((2, 2), 0.5), V.conj())  # one collision, the ancilla traced out
+    >>> round(float(after[0, 1].real), 4), round(0.5 * (1 - 2 * 0.4 * 0.01), 4)
+    (0.496, 0.496)
     """
-    place = np.array([z[c] for c in model.coordinates] if isinstance(z, dict) else z, dtype=float)
+    rule = f"must be one number for each of {', '.join(model.coordinates)}"
+    place = numbers("z", [z.get(c) for c in model.coordinates] if isinstance(z, dict) else z, float, rule)
+    if place.shape != (len(model.coordinates),) or not np.all(np.isfinite(place)):
+        raise OptionError("z", rule, repr(z), "Write e.g. {'q': 0.0, 'p': 0.0}")
     jumps = Fields(model).at(place[None], t).N[0]
     rest = np.eye(model.dim) - dt * sum((m.conj().T @ m for m in jumps), start=np.zeros((model.dim, model.dim), dtype=complex))
     values, vectors = np.linalg.eigh(rest)

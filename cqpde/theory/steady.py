@@ -2,6 +2,7 @@ r"""Stationary states and relaxation rates: the null space and the slow modes of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +15,16 @@ from ..fv.generator import TRANSPORTS, Generator, generator
 from ..grid import Grid
 from ..integrate.exponential import Exponential
 from ..model import Model
+from ..options import DATASET, GRID, MODEL, takes
+from ..runs import MOST_EDGE
+from .long_time import Propagator
 
 if TYPE_CHECKING:
     import xarray as xr
 
 Array = np.ndarray
 
-METHODS = ("auto", "direct", "krylov")
+METHODS = ("auto", "direct", "krylov", "composition")
 
 #: Unknowns up to which the sparse factorisation is chosen.
 DIRECT = 300_000
@@ -29,6 +33,7 @@ DIRECT = 300_000
 NULL = 1e-10
 
 
+@takes(model=MODEL, grid=GRID)
 def steady_state(
     model: Model, grid: Grid, *, transport: str = "linear", method: str = "auto", modes: int = 3, tol: float = 1e-9, period: float | None = None
 ) -> xr.Dataset:
@@ -36,7 +41,8 @@ def steady_state(
 
     .. math:: \mathcal G\rho = 0, \qquad \mathcal G\rho_k = \lambda_k\rho_k
 
-    with G the generator of the finite-volume scheme (order 2 in the cells; order 1 with ``upwind``).
+    with G the generator of the finite-volume scheme (order 2 in the cells; order 1 with ``upwind``), or by ``composition`` of the spectral split
+    route (no error of order in the cells).
 
     Parameters
     ----------
@@ -50,13 +56,15 @@ def steady_state(
     method : {"auto", "direct", "krylov"}
         ``direct``: shift and inversion with a sparse LU factorisation; the rates are the slowest out of twice as many next to zero, so a mode
         that oscillates much faster than it decays can be missed. ``krylov``: Arnoldi on the propagator over ``period``, which orders by the
-        decay alone and stores no matrix.
+        decay alone and stores no matrix. ``composition``: Arnoldi on the split route's propagator of order 14, for models and ends that this
+        route can do (see :func:`cqpde.solve`); open ends must be out of reach.
     modes : int
         Number of eigenvalues beside zero that are returned (at least one, which decides uniqueness).
     tol : float
-        Bound of the residual ``|G rho|``, integrated trace norm, relative to the largest rate of the scheme.
+        Bound of the residual ``|G rho|``, integrated trace norm, relative to the largest rate of the scheme; ``composition``: of the change of rho
+        over the period, taken in two halves.
     period : float, optional
-        Time of the propagator (``krylov``); default: 100 over the largest rate.
+        Time of the propagator; default: 100 over the largest rate (``krylov``), the longest that is accurate to ``tol`` (``composition``).
 
     Returns
     -------
@@ -87,35 +95,48 @@ def steady_state(
         raise OptionError("modes", "must be from 1 to 64", modes, "Ask for a few")
     if model.time_dependent:
         raise OptionError("model", "must not depend on t", model.name, "A driven model has no stationary state of this kind")
-    g = generator(model, grid, transport)
-    size = g.stencil.dim**2 * int(np.prod(grid.shape))
-    rate = max(g.bounds.rate + g.bounds.frequency, 1e-300)
-    direct = method == "direct" or (method == "auto" and size <= DIRECT)
-    values, vectors = _direct(g, modes, rate) if direct else _krylov(g, modes, period or 100.0 / rate, tol)
-    order = np.argsort(-values.real)
-    values, vectors = values[order][: modes + 1], vectors[:, order]
-    x = np.real(vectors[:, 0] * np.exp(-1j * np.angle(vectors[np.argmax(np.abs(vectors[:, 0])), 0]))).reshape(model.dim**2, -1)
-    total = float(x[: model.dim].sum()) * grid.cell_volume
-    if not abs(total) > 1e-8 * trace_norm_bound(x, 1, grid.cell_volume):
-        raise SolverError("steady_state", "the slowest mode must carry probability", f"trace {total:.3g}, eigenvalue {values[0]:.3g}", "Probability leaves the box: close its ends")
-    x = x / total
-    residual = trace_norm_bound(g._apply_components(np.ascontiguousarray(x)), 1, grid.cell_volume) / rate
+    if method == "composition":
+        p = Propagator(model, grid, tol, period)
+        values, vectors = _arnoldi(p, p.middle().shape, p.middle().reshape(-1), modes, p.period, tol)
+        x, values = _stationary(model, grid, values, vectors, modes)
+        residual, rate = trace_norm_bound(p(x, parts=2) - x, 1, grid.cell_volume), 1.0 / p.period
+        null = int(np.sum(np.abs(values) < 1e3 * tol * rate))
+        x, moved, edge = p.back(x), "spectral", p.edge(x)
+        if edge > MOST_EDGE:
+            raise SolverError("Grid", "the split route needs open ends out of reach", f"probability {edge:.2g} there", "Widen the box, or use method='direct'")
+    else:
+        g = generator(model, grid, transport)
+        size = g.stencil.dim**2 * int(np.prod(grid.shape))
+        rate = max(g.bounds.rate + g.bounds.frequency, 1e-300)
+        method = "direct" if method == "direct" or (method == "auto" and size <= DIRECT) else "krylov"
+        values, vectors = _direct(g, modes, rate) if method == "direct" else _krylov(g, modes, period or 100.0 / rate, tol)
+        x, values = _stationary(model, grid, values, vectors, modes)
+        residual = trace_norm_bound(g._apply_components(x), 1, grid.cell_volume) / rate
+        null = int(np.sum(np.abs(values) < max(NULL * rate, 1e3 * abs(values[0]))))
+        moved = transport if layout(model, grid, (0.0,)).drifting else "none"
     if not residual <= tol:
         leak = "; probability leaves through open ends" if values[0].real < -NULL * rate else ""
         raise SolverError("steady_state", f"the residual must fall to {tol:g}", f"{residual:.3g}, eigenvalue {values[0]:.3g}{leak}", "Close or widen the box, or raise tol")
-    null = int(np.sum(np.abs(values) < max(NULL * rate, 1e3 * abs(values[0]))))
     rho = to_matrix(x.reshape(-1, *grid.shape))
     out = snapshot(grid, model.dim, float("inf"), rho)
     out["relaxation"] = (("mode",), values, {"long_name": "eigenvalues of the generator", "units": "1"})
     out.attrs = {
-        "title": f"Stationary state of the model {model.name}", "model": model.name, "method": "direct" if direct else "krylov", "transport": _moved(model, grid, transport),
+        "title": f"Stationary state of the model {model.name}", "model": model.name, "method": method, "transport": moved,
         "residual": residual, "null_space_dimension": null, "unique": int(null == 1), "min_eigenvalue": float(min_eigenvalues(x).min() / x[: model.dim].sum(axis=0).max()),
     }  # fmt: skip
     return out
 
 
-def _moved(model: Model, grid: Grid, transport: str) -> str:
-    return transport if layout(model, grid, (0.0,)).drifting else "none"
+def _stationary(model: Model, grid: Grid, values: Array, vectors: Array, modes: int) -> tuple[Array, Array]:
+    """The stationary state, real components of trace one, and the eigenvalues by decreasing real part."""
+    order = np.argsort(-values.real)
+    first = vectors[:, order[0]]
+    x = np.real(first * np.exp(-1j * np.angle(first[np.argmax(np.abs(first))]))).reshape(model.dim**2, -1)
+    total = float(x[: model.dim].sum()) * grid.cell_volume
+    values = values[order][: modes + 1]
+    if not abs(total) > 1e-8 * trace_norm_bound(x, 1, grid.cell_volume):
+        raise SolverError("steady_state", "the slowest mode must carry probability", f"trace {total:.3g}, eigenvalue {values[0]:.3g}", "Probability leaves the box: close its ends")
+    return np.ascontiguousarray(x / total), values
 
 
 def _direct(g: Generator, modes: int, rate: float) -> tuple[Array, Array]:
@@ -140,22 +161,23 @@ def _direct(g: Generator, modes: int, rate: float) -> tuple[Array, Array]:
 
 
 def _krylov(g: Generator, modes: int, period: float, tol: float) -> tuple[Array, Array]:
-    """Largest eigenvalues of the propagator over ``period``, matrix-free."""
+    """Slowest modes from the propagator over ``period``, matrix-free."""
+    exponential, gone = Exponential(), np.zeros((1, g.n_faces, g.stencil.dim**2))
+    propagate = lambda x: exponential(g, x, gone, period)[0]
+    return _arnoldi(propagate, (g.stencil.dim**2, int(np.prod(g.grid.shape))), _start(g), modes, period, tol)
+
+
+def _arnoldi(propagate: Callable[[Array], Array], shape: tuple[int, int], start: Array, modes: int, period: float, tol: float) -> tuple[Array, Array]:
+    """Eigenvalues and eigenvectors of the generator of ``propagate``, by the largest factors over ``period``."""
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
-    c, cells = g.stencil.dim**2, int(np.prod(g.grid.shape))
-    exponential = Exponential()
-    gone = np.zeros((1, g.n_faces, c))
-
-    def propagate(v: Array) -> Array:
-        x, _ = exponential(g, np.ascontiguousarray(np.real(v)).reshape(c, cells), gone, period)
-        return np.asarray(x).reshape(-1)
-
-    operator: Any = LinearOperator((c * cells, c * cells), matvec=propagate, dtype=float)
+    size = shape[0] * shape[1]
+    apply = lambda v: np.asarray(propagate(np.ascontiguousarray(np.real(v)).reshape(shape))).reshape(-1)
+    operator: Any = LinearOperator((size, size), matvec=apply, dtype=float)
     try:
-        factors, vectors = eigs(operator, k=modes + 1, which="LM", v0=_start(g), tol=1e-2 * tol, maxiter=400)
+        factors, vectors = eigs(operator, k=modes + 1, which="LM", v0=start, ncv=min(max(40, 2 * modes + 3), size), tol=1e-2 * tol, maxiter=400)
     except ArpackNoConvergence as error:
-        raise SolverError("steady_state", "the Krylov iteration must converge", str(error)[:100], "Use a longer period or method='direct'") from None
+        raise SolverError("steady_state", "the Krylov iteration must converge", str(error)[:100], "Use a longer period or another method") from None
     return np.log(factors.astype(complex)) / period, vectors
 
 
@@ -167,6 +189,7 @@ def _start(g: Generator) -> Array:
     return v.reshape(-1)
 
 
+@takes(model=MODEL, grid=GRID, state=DATASET)
 def detailed_balance(model: Model, grid: Grid, state: xr.Dataset, transport: str = "linear") -> float:
     r"""How far a stationary state is from detailed balance: the largest probability current, relative to gradient flow.
 
@@ -179,6 +202,14 @@ def detailed_balance(model: Model, grid: Grid, state: xr.Dataset, transport: str
     ----------
     state : Dataset
         From :func:`steady_state`.
+
+    Examples
+    --------
+    >>> import cqpde as cq
+    >>> grid = cq.Grid(x=(-5, 5, 128, "reflecting"))
+    >>> model = cq.Model(("x",), 1, D1C=[lambda z: -z.x], D2=[[0.5]])
+    >>> cq.detailed_balance(model, grid, cq.steady_state(model, grid)) < 1e-2
+    True
     """
     rho = np.moveaxis(state["rho"].values, (0, 1), (-2, -1))
     f = np.real(np.trace(rho, axis1=-2, axis2=-1))

@@ -22,6 +22,7 @@ from ..errors import ModelError, OptionError
 from ..grid import Grid
 from ..initial import State, from_array
 from ..model import Model
+from ..options import DATASET, GRID, POSITIVE, TEXT, is_number, takes
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -38,9 +39,10 @@ class _Energy:
         rows = hamiltonian.tolist() if hasattr(hamiltonian, "tolist") else hamiltonian
         try:
             matrix = sympy.Matrix(rows)
-        except (TypeError, ValueError):
+            matrix.free_symbols  # noqa: B018 - what is no expression has none
+        except (TypeError, ValueError, AttributeError, sympy.SympifyError):
             raise ModelError(where, "must be a matrix of SymPy expressions in the coordinates", repr(hamiltonian)[:60], "Write a nested list") from None
-        if matrix.shape[0] != matrix.shape[1]:
+        if matrix.shape[0] != matrix.shape[1] or not matrix.shape[0]:
             raise ModelError(where, "must be a square matrix", matrix.shape, "Write d rows of d expressions")
         symbols = {c: sympy.Symbol(c, real=True) for c in names}
         matrix = matrix.subs({s: symbols[s.name] for s in matrix.free_symbols if s.name in symbols})
@@ -83,6 +85,7 @@ class _Energy:
         return 0.5j * u @ ((_adjoint(u) @ total @ u) * weight) @ _adjoint(u)
 
 
+@takes(beta=POSITIVE, name=TEXT)
 def thermal(
     coordinates: tuple[str, ...],
     H: Any,
@@ -124,12 +127,23 @@ def thermal(
     -----
     Source: I. Layton, J. Oppenheim, "Classical-quantum thermodynamics", for the operators; the balance above is exact for any smooth H(z), also where
     H and its gradient do not commute.
+
+    Examples
+    --------
+    >>> import sympy, cqpde as cq
+    >>> x = sympy.Symbol("x", real=True)
+    >>> H = [[x**2 / 2 + x, 0.8], [0.8, x**2 / 2 - x]]
+    >>> model = cq.thermal(("x",), H, beta=1.3, mobility={"x": 0.6})
+    >>> grid = cq.Grid(x=(-6, 6, 128, "reflecting"))
+    >>> found, exact = cq.steady_state(model, grid), cq.thermal_state(grid, ("x",), H, beta=1.3)
+    >>> bool(abs(found.rho.values - exact.rho).max() < 1e-3)
+    True
     """
     if (mobility is None) == (mass is None) or (mass is None) != (friction is None):
         raise OptionError("mobility", "give mobility (overdamped), or mass and friction (underdamped)", "both or an incomplete set", "Choose one form")
     if not beta > 0:
         raise OptionError("beta", "must be a positive number", repr(beta), "It is one over the temperature")
-    names = tuple(coordinates)
+    names = _names(coordinates)
     if mobility is not None:
         rates = _positive("mobility", mobility, names)
         energy = _Energy(names, H, "H")
@@ -165,9 +179,19 @@ def thermal(
     return Model(names, energy.dim, H=hamiltonian, L=operators, D0="saturated", D1=d1, D2=d2, D1C=drift, name=name)
 
 
+@takes(grid=GRID, beta=POSITIVE)
 def thermal_state(grid: Grid, coordinates: tuple[str, ...], H: Any, beta: float, mass: Mapping[str, float] | None = None) -> State:
-    """The state ``exp(-beta H(z)) / Z`` on a grid (see :func:`thermal` for the arguments)."""
-    names = tuple(coordinates)
+    """The state ``exp(-beta H(z)) / Z`` on a grid (see :func:`thermal` for the arguments).
+
+    Examples
+    --------
+    >>> import sympy, cqpde as cq
+    >>> q = sympy.Symbol("q", real=True)
+    >>> state = cq.thermal_state(cq.Grid(q=(-6, 6, 32), p=(-6, 6, 32)), ("q", "p"), [[q**2 / 2, 0], [0, q**2 / 2 + 1]], beta=1.0, mass={"q": 1.0})
+    >>> round(float(state.rho[0, 0].sum().real / state.rho[1, 1].sum().real), 6)  # e
+    2.718282
+    """
+    names = _names(coordinates)
     positions = names if mass is None else names[::2]
     energy = _Energy(positions, H, "H")
     mesh = grid.mesh()
@@ -181,6 +205,7 @@ def thermal_state(grid: Grid, coordinates: tuple[str, ...], H: Any, beta: float,
     return from_array(grid, rho / (np.trace(rho).real.sum() * grid.cell_volume))
 
 
+@takes(solution=DATASET, beta=POSITIVE)
 def thermodynamics(solution: xr.Dataset, H: Any, beta: float) -> xr.Dataset:
     r"""Energy, entropy, free energy, heat and entropy production along a run.
 
@@ -199,6 +224,15 @@ def thermodynamics(solution: xr.Dataset, H: Any, beta: float) -> xr.Dataset:
     -------
     xarray.Dataset
         Over the times of the fields; rates by central differences (second order).
+
+    Examples
+    --------
+    >>> import numpy as np, cqpde as cq
+    >>> model = cq.Model(("x",), 1, D1C=[lambda z: -z.x], D2=[[1.0]])  # in the potential x^2/2 at beta = 1
+    >>> run = cq.solve(model, cq.gaussian(cq.Grid(x=(-8, 8, 96)), 2.0, 0.5, [1.0]), np.linspace(0, 1, 11))
+    >>> along = cq.thermodynamics(run, lambda z: [[z.x**2 / 2]], beta=1.0)
+    >>> bool((np.diff(along.free_energy) < 0).all())
+    True
     """
     import xarray as xr
 
@@ -229,9 +263,16 @@ def thermodynamics(solution: xr.Dataset, H: Any, beta: float) -> xr.Dataset:
     return xr.Dataset({k: ((time,), v, {"long_name": text, "units": "1"}) for k, (v, text) in series.items()}, coords={time: t})
 
 
+def _names(coordinates: Any) -> tuple[str, ...]:
+    names = tuple(coordinates.split()) if isinstance(coordinates, str) else tuple(coordinates) if isinstance(coordinates, list | tuple) else ()
+    if not names or not all(isinstance(c, str) and c.isidentifier() for c in names):
+        raise OptionError("coordinates", "must be names, at least one", repr(coordinates), "Write e.g. ('x',)")
+    return names
+
+
 def _positive(name: str, values: Mapping[str, float], needed: tuple[str, ...]) -> dict[str, float]:
-    if set(values) != set(needed) or not all(np.isfinite(v) and v > 0 for v in values.values()):
-        raise OptionError(name, f"must give a positive number for each of {', '.join(needed)}", repr(dict(values)), "Write {'q': 1.0}")
+    if not isinstance(values, Mapping) or set(values) != set(needed) or not all(is_number(v) and v > 0 for v in values.values()):
+        raise OptionError(name, f"must give a positive number for each of {', '.join(needed)}", repr(values), "Write {'q': 1.0}")
     return {k: float(v) for k, v in values.items()}
 
 

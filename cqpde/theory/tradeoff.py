@@ -10,6 +10,7 @@ from ..coefficients import stack
 from ..dataset import coordinates
 from ..grid import Grid
 from ..model import Model, pseudo_inverse
+from ..options import GRID, MODEL, NUMBER, takes
 from ..physicality import SLACK, traceless_factor
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 
+@takes(model=MODEL, grid=GRID, t=NUMBER)
 def decoherence_diffusion(model: Model, grid: Grid, t: float = 0.0) -> xr.Dataset:
     r"""Map the trade-off between decoherence and diffusion over the cells of a grid.
 

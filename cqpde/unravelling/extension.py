@@ -12,6 +12,7 @@ from ..coefficients import Point
 from ..errors import OptionError
 from ..initial import State
 from ..model import Model
+from ..options import DATASET, MODEL, STATE, TEXT, takes
 from .plan import CHUNK, Part, Plan
 from .prepare import prepare, threads_of
 from .result import build, fingerprint, read
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 
+@takes(ens=DATASET, model=MODEL, rho0=STATE)
 def extend(
     ens: xr.Dataset,
     model: Model,
@@ -76,6 +78,7 @@ def extend(
     return out
 
 
+@takes(ens=DATASET, first=TEXT)
 def correlation(ens: xr.Dataset, first: str, second: str | None = None) -> xr.DataArray:
     r"""Two-time correlation :math:`E[a(t_1)\,b(t_2)] - E[a(t_1)]E[b(t_2)]` of coordinates along stored paths.
 
@@ -93,6 +96,8 @@ def correlation(ens: xr.Dataset, first: str, second: str | None = None) -> xr.Da
     """
     import xarray as xr
 
+    if second is not None:
+        TEXT("second", second)
     a, b = (_path(ens, name) for name in (first, second or first))
     good = np.isfinite(a).astype(float)
     a, b = np.nan_to_num(a), np.nan_to_num(b)
@@ -104,6 +109,7 @@ def correlation(ens: xr.Dataset, first: str, second: str | None = None) -> xr.Da
     return out
 
 
+@takes(ens=DATASET, name=TEXT)
 def spectrum(ens: xr.Dataset, name: str) -> xr.DataArray:
     r"""Spectrum of the record: the mean periodogram of the increments of a coordinate along stored paths,
 

@@ -78,6 +78,8 @@ def _flow(c: Local, h: float, pure: bool) -> Array:
 def _kicks(fields: Fields, swarm: Swarm, c: Local, t: float, dt: float, noise: Noise) -> None:
     """All kicks in a random one of the two orders."""
     k_count = c.sigma.shape[2]
+    if k_count == 0:  # a model without noise
+        return
     normal, uniform = rows_of(noise.normals(k_count), swarm), rows_of(noise.uniforms(k_count + (k_count > 1)), swarm)
     if k_count == 1:
         _kick(fields, swarm, c, 0, t, dt, uniform[:, 0], normal[:, 0])

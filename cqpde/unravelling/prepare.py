@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import OptionError, did_you_mean
+from ..errors import OptionError
 from ..initial import State, check_state
 from ..model import Model
+from ..options import read_times, require_flag, require_integer, require_positive, require_word
 from ..sampling import sampler_of
 from .ends import Ends
 from .fields import Fields
@@ -34,24 +35,25 @@ def prepare(
     """Check everything before any work and return the plan."""
     if not isinstance(model, Model):
         raise OptionError("model", "must be a cqpde.Model", type(model).__name__, "Make it with cqpde.Model or healed")
-    if method not in METHODS:
-        raise OptionError("method", "must be a known method", repr(method), did_you_mean(str(method), METHODS))
-    _require_integer("trajectories", trajectories, 1)
-    _require_integer("seed", seed, 0, 2**31)
+    require_word("method", method, METHODS, "must be a known method")
+    for flag, given in (("bias", bias), ("arrivals", arrivals), ("field", field)):
+        require_flag(flag, given)
+    require_integer("trajectories", trajectories, 1)
+    require_integer("seed", seed, 0, 2**31)
     for name, value in (("store", store), ("stored", stored)):
         if value is not None:
-            _require_integer(name, value, 1)
+            require_integer(name, value, 1)
     if stored is not None and store is None:
         raise OptionError("stored", "has no effect without store", stored, "Give store=1 as well")
-    if dt is not None and not (isinstance(dt, int | float | np.number) and not isinstance(dt, bool) and 0 < dt < np.inf):
-        raise OptionError("dt", "must be a positive number", repr(dt), "Leave it out for the default")
+    if dt is not None:
+        require_positive("dt", dt, "Leave it out for the default")
     check_state(rho0, model.dim)
     for name, function in functions.items():
         if not callable(function) or not str(name).isidentifier():
             raise OptionError(f"moments[{name!r}]", "must be a callable under a name that is an identifier", type(function).__name__, "Write {'name': f}")
         if name in RESERVED or str(name).startswith(PREFIXES) or name in rho0.grid.names:
             raise OptionError(f"moments[{name!r}]", "must not have the name of another variable of the result", repr(name), "Choose another name")
-    times = _times(t)
+    times = read_times(t)
     probes = (times[0], times[-1]) if model.time_dependent else (times[0],)
     for at in probes:
         model.check(rho0.grid, float(at), check)
@@ -72,37 +74,19 @@ def prepare(
     )  # fmt: skip
 
 
-def _require_integer(name: str, value: Any, least: int, below: int | None = None) -> None:
-    good = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not good or value < least or (below is not None and value >= below):
-        rule = f"must be an integer of at least {least}" + (f" and below {below}" if below else "")
-        raise OptionError(name, rule, repr(value), "Correct the value")
-
-
-def _times(t: Any) -> Array:
-    try:
-        times = np.array(t, dtype=float).reshape(-1)
-    except (TypeError, ValueError):
-        raise OptionError("t", "must be numbers", repr(t), "Write e.g. np.linspace(0, 1, 11)") from None
-    if len(times) < 2 or not np.all(np.isfinite(times)) or np.any(np.diff(times) <= 0):
-        raise OptionError("t", "must be at least two finite ascending times", np.array2string(times, threshold=6), "Sort them")
-    return times
-
-
 def threads_of(threads: int | None) -> int:
     """Number of threads to use."""
     if threads is None:
         import numba
 
         return int(numba.get_num_threads())
-    _require_integer("threads", threads, 1)
+    require_integer("threads", threads, 1)
     return int(threads)
 
 
 def _representation(fields: Fields, rho0: State, z: Array, probes: Any, method: str, state: str) -> bool:
     """Whether quantum states are held as kets."""
-    if state not in ("auto", "ket", "matrix"):
-        raise OptionError("state", "must be a known form", repr(state), did_you_mean(str(state), ("auto", "ket", "matrix")))
+    require_word("state", state, ("auto", "ket", "matrix"), "must be a known form")
     if state == "matrix":
         return False
     density = rho0.density

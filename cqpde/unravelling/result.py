@@ -113,8 +113,8 @@ def _variables(plan: Plan, snapshots: list[Snapshot], m: int, d: int) -> dict[st
         ),
         "purity": ("t", many(lambda s: s.purity.mean[0]), note("mean purity of the quantum states of trajectories")),
         "purity_std": ("t", np.sqrt(many(lambda s: s.purity.deviations[0]) / last), note("standard deviation of that purity")),
-        "purity_min": ("t", many(lambda s: s.extremes[0]), note("smallest purity of a trajectory")),
-        "purity_max": ("t", many(lambda s: s.extremes[1]), note("largest purity of a trajectory")),
+        "purity_min": ("t", many(lambda s: _if_any(s.extremes[0])), note("smallest purity of a trajectory")),
+        "purity_max": ("t", many(lambda s: _if_any(s.extremes[1])), note("largest purity of a trajectory")),
         "skewness": (("t", "invariant"), many(lambda s: s.skewness), note("skewness of the moments' features: Mardia; Mori, Rohatgi and Szekely")),
         "outside": (("t", "face"), many(lambda s: s.outside), note("number of trajectories beyond each end of the grid")),
         "escaped": (
@@ -158,6 +158,11 @@ def _variables(plan: Plan, snapshots: list[Snapshot], m: int, d: int) -> dict[st
         out[name] = ("t", many(lambda s, k=k: s.user.mean[k]), note(f"ensemble mean of {name}"))
         out[f"{name}_std"] = ("t", np.sqrt(many(lambda s, k=k: s.user.deviations[k]) / last), note(f"standard deviation of {name}"))
     return out
+
+
+def _if_any(extreme: float) -> float:
+    """The extreme of the trajectories that are left; NaN if there are none."""
+    return extreme if np.isfinite(extreme) else np.nan
 
 
 def _add_paths(ds: xr.Dataset, plan: Plan, paths: tuple[Array, Array]) -> None:
@@ -217,7 +222,7 @@ def read(ds: xr.Dataset) -> list[Snapshot]:
                 at["outside"].values.copy(),
                 components(at["escaped"].values) * count,
                 _field_of(at, d, count * grid.cell_volume),
-                np.array([float(at["purity_min"]), float(at["purity_max"])]),
+                np.array([x if np.isfinite(x) else none for x, none in ((float(at["purity_min"]), np.inf), (float(at["purity_max"]), -np.inf))]),
                 at["skewness"].values.copy(),
             )
         )  # fmt: skip

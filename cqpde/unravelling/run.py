@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checkpoint import NoKeeper, keeper_of
 from ..coefficients import Point
-from ..errors import OptionError, SolverError
+from ..errors import CqpdeError, Interrupted, OptionError, SolverError
 from ..initial import State
 from ..model import Model
+from ..signals import graceful_signals
+from . import stored as checkpoints
 from .kernels_statistics import all_finite
 from .plan import BATCH, CHUNK, COARSE, Part, Plan, Recorder
 from .prepare import prepare, threads_of
 from .schemes import METHODS
-from .statistics import components, snapshot
+from .statistics import Snapshot, components, snapshot
 from .swarm import Noise, Swarm
 
 if TYPE_CHECKING:
@@ -44,6 +47,9 @@ def unravel(
     threads: int | None = None,
     check: str | None = None,
     progress: bool | None = None,
+    checkpoint: Any = None,
+    checkpoint_every: float = 60.0,
+    max_walltime: float | None = None,
 ) -> xr.Dataset:
     r"""Unravel the master equation into classical-quantum trajectories :math:`(Z_t, \rho_t)` and gather their statistics.
 
@@ -90,6 +96,8 @@ def unravel(
         Overrides the model's own mode for condition (6) on the grid; along trajectories it is always enforced.
     progress : bool, optional
         Show a progress bar in trajectories; default: only in a terminal.
+    checkpoint, checkpoint_every, max_walltime
+        As for :func:`cqpde.solve`: a folder from which :func:`cqpde.resume` goes on. A checkpoint is the sums of the chunks (of 4096) so far.
 
     Returns
     -------
@@ -105,6 +113,8 @@ def unravel(
         Before any work.
     SolverError
         If a trajectory is not finite. Nothing is returned then.
+    Interrupted
+        With ``checkpoint``: by a signal or at ``max_walltime``.
 
     Notes
     -----
@@ -124,49 +134,67 @@ def unravel(
     seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if seed is None else seed
     if not isinstance(moments or {}, Mapping):
         raise OptionError("moments", "must be a dict of callables", type(moments).__name__, "Write {'name': f}")
+    keeper, workers = keeper_of(checkpoint, checkpoint_every, max_walltime), threads_of(threads)
+    options = dict(
+        trajectories=trajectories, seed=seed, method=method, dt=dt, bias=bias, state=state, store=store, stored=stored, arrivals=arrivals, field=field, check=check
+    )
     plan = prepare(
         model, rho0, t, trajectories, seed, method, dt, dict(moments or {}), bias, state, store, stored, arrivals, field, check
     )
-    parts = run_chunks(plan, 0, int(trajectories), threads_of(threads), progress)
+    if keeper.check is not None:
+        keeper.check(plan)
+    if not keeper.resumes:
+        checkpoints.begin(keeper, plan, options)
+    try:
+        with graceful_signals(keeper.keeps):
+            parts = run_chunks(plan, 0, int(trajectories), workers, progress, keeper)
+    except Interrupted:
+        raise
+    except CqpdeError:
+        keeper.abandon()
+        raise
+    finally:
+        keeper.close()
     from .result import build
 
-    return build(plan, parts, time.perf_counter() - began)
+    return build(plan, parts, time.perf_counter() - began + keeper.before)
 
 
-def run_chunks(plan: Plan, first: int, trajectories: int, threads: int, progress: bool | None) -> list[Part]:
+def run_chunks(plan: Plan, first: int, trajectories: int, threads: int, progress: bool | None, keeper: NoKeeper | None = None) -> list[Part]:
     """Run chunks ``first, first + 1, ...``; statistics are merged in chunk order, whatever order they finish in."""
     from tqdm import tqdm
 
     sizes = [min(CHUNK, trajectories - k) for k in range(0, trajectories, CHUNK)]
-    merged: Part | None = None
-    paths: list[tuple[Array, Array]] = []
+    chunks, keeper = checkpoints.Chunks(plan, sizes), keeper or NoKeeper()
+    keeper.attach(chunks)
+    if keeper.resumed is not None:
+        chunks.restore(keeper.resumed, _template(plan))
+    done = chunks.count
     flights: list[tuple[int, Future[Part]]] = []
     show = None if progress is None else not progress
     with ThreadPoolExecutor(threads) as pool, tqdm(total=trajectories, unit="traj", disable=show, leave=False) as bar:
         try:
-            for k in range(len(sizes) + 2 * threads):
+            bar.update(sum(sizes[:done]))
+            for k in range(done, len(sizes) + 2 * threads):
                 if k < len(sizes):
-                    stored = max(0, min(sizes[k], plan.stored - k * CHUNK)) if plan.store else 0
-                    flights.append((sizes[k], pool.submit(run_chunk, plan, first + k, sizes[k], stored, k == 0)))
-                if flights and (k >= 2 * threads - 1 or k >= len(sizes)):
+                    whole = max(0, min(sizes[k], plan.stored - k * CHUNK)) if plan.store else 0
+                    flights.append((sizes[k], pool.submit(run_chunk, plan, first + k, sizes[k], whole, k == 0)))
+                if flights and (k >= done + 2 * threads - 1 or k >= len(sizes)):
                     size, future = flights.pop(0)
-                    part = future.result()
+                    chunks.add(future.result())
                     bar.update(size)
-                    if part.paths is not None:
-                        paths.append(part.paths)
-                    if merged is None:
-                        merged = part
-                    else:
-                        for mine, its in zip(merged.snapshots, part.snapshots, strict=True):
-                            mine.merge(its)
-                        merged.arrivals += part.arrivals
+                    keeper.recorded()
+                    keeper.offer(chunks.count, chunks.state)
         finally:
             for _, future in flights:
                 future.cancel()
-    assert merged is not None
-    if paths:
-        merged.paths = (np.concatenate([p[0] for p in paths]), np.concatenate([p[1] for p in paths]))
-    return [merged]
+    return [chunks.result()]
+
+
+def _template(plan: Plan) -> Snapshot:
+    """A snapshot of two trajectories, of the shapes and types of all others."""
+    swarm = start(plan, 0, 2)
+    return snapshot(plan.rho0.grid, 2, swarm, swarm if plan.bias else None, 1.0, np.zeros((2 * plan.rho0.grid.ndim, plan.model.dim**2)), plan.functions, plan.field, False)
 
 
 def start(plan: Plan, chunk: int, size: int) -> Swarm:
@@ -258,6 +286,8 @@ def advance(plan: Plan, swarm: Swarm, t: float, h: float, noise: Noise) -> tuple
 
 
 def _require_finite(plan: Plan, swarm: Swarm, chunk: int, t: float) -> None:
+    if not len(swarm.z):
+        return
     good = all_finite(swarm.z) & all_finite(swarm.x.reshape(len(swarm.x), -1))
     if not good.all():
         worst = int(np.argmin(good))

@@ -208,10 +208,16 @@ def spread(rows: Array, places: Array, count: int) -> Array:
 
 def user_values(name: str, function: Callable[[Point, Array], Any], grid: Grid, z: Array, rho: Array) -> Array:
     """Evaluate a function of (z, rho) on trajectories, shape (m,)."""
-    from ..errors import OptionError
+    from ..errors import CqpdeError, OptionError
 
-    values = np.asarray(function(Point({c: z[:, i] for i, c in enumerate(grid.names)}), rho))
-    if values.shape != (len(z),) or np.iscomplexobj(values):
+    try:
+        values = np.asarray(function(Point({c: z[:, i] for i, c in enumerate(grid.names)}), rho))
+    except CqpdeError:
+        raise
+    except Exception as error:  # whatever a user's function does
+        found = f"{type(error).__name__}: {error}"
+        raise OptionError(f"moments[{name!r}]", "must return one real number per trajectory", found, "Correct the function") from error
+    if values.shape != (len(z),) or values.dtype.kind not in "biuf":
         raise OptionError(
             f"moments[{name!r}]", "must return one real number per trajectory", f"{values.dtype} {values.shape}",
             "z.q, z.p, ... have shape (m,) and rho has shape (m, d, d)",

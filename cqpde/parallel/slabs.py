@@ -1,0 +1,156 @@
+r"""A field cut along one axis into one slab per process, and the redistribution to slabs along another axis.
+
+What moves along some axes needs these whole; cut along any other axis it needs no message. So a step exchanges only where the cut changes:
+each process sends every other one the block that both cuts have in common (``MPI_Alltoallw`` with sub-array types: nothing is packed by hand),
+:math:`(1 - 1/P)` of the state in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import CqpdeError, OptionError
+from ..grid import Grid
+
+Array = np.ndarray
+
+
+def together(comm: Any, action: Callable[[], Any]) -> Any:
+    """Do something on the first process alone; what it returns, or the refusal that it raises, reaches all."""
+    error: CqpdeError | None = None
+    value = None
+    if comm.rank == 0:
+        try:
+            value = action()
+        except CqpdeError as raised:
+            error = raised
+    told = comm.bcast(None if error is None else (type(error), (error.argument, error.rule, str(error.found), error.remedy)))
+    if told is not None:
+        raise error or told[0](*told[1])
+    return comm.bcast(value)
+
+
+class Slabs:
+    """The cuts of a grid over the processes of a communicator.
+
+    Parameters
+    ----------
+    comm : mpi4py communicator
+    grid : Grid
+        The whole grid.
+    """
+
+    def __init__(self, comm: Any, grid: Grid) -> None:
+        self.comm, self.grid = comm, grid
+
+    def cells(self, axis: int, rank: int | None = None) -> tuple[int, int]:
+        """First cell, and the one after the last, of a process along the axis that is cut."""
+        r, n, size = self.comm.rank if rank is None else rank, self.grid.shape[axis], self.comm.size
+        return r * n // size, (r + 1) * n // size
+
+    def mine(self, axis: int) -> Grid:
+        """This process's part of the grid if ``axis`` is cut."""
+        first, end = self.cells(axis)
+        return self.grid.slab(axis, first, end - first)
+
+    def require(self, axis: int) -> None:
+        """Refuse a cut that leaves a process without cells."""
+        if self.grid.shape[axis] < self.comm.size:
+            raise OptionError(
+                "comm", f"needs at least one cell of {self.grid.names[axis]} per process", f"{self.comm.size} processes for {self.grid.shape[axis]} cells",
+                "Use fewer processes or more cells",
+            )  # fmt: skip
+
+    def redistribute(self, x: Array, old: int, new: int) -> Array:
+        """The field (components, batch, \\*cells) cut along ``old`` as one that is cut along ``new``."""
+        from mpi4py import MPI
+
+        low, high = self.cells(new)
+        shape = list(x.shape)
+        shape[old + 2], shape[new + 2] = self.grid.shape[old], high - low
+        y = np.empty(shape)
+        sent = [self._block(x.shape, new + 2, self.cells(new, r)) for r in range(self.comm.size)]
+        got = [self._block(y.shape, old + 2, self.cells(old, r)) for r in range(self.comm.size)]
+        ones, zeros = [1] * self.comm.size, [0] * self.comm.size
+        self.comm.Alltoallw([np.ascontiguousarray(x), ones, zeros, sent], [y, ones, zeros, got])
+        for block in (*sent, *got):
+            if block != MPI.DATATYPE_NULL:
+                block.Free()
+        return y
+
+    @staticmethod
+    def _block(shape: tuple[int, ...], axis: int, cells: tuple[int, int]) -> Any:
+        from mpi4py import MPI
+
+        part, start = list(shape), [0] * len(shape)
+        part[axis], start[axis] = cells[1] - cells[0], cells[0]
+        return MPI.DOUBLE.Create_subarray(list(shape), part, start).Commit()
+
+    def collect(self, x: Array, axis: int) -> Array | None:
+        """The whole field on the first process, from slabs along ``axis``; None on the others."""
+        if self.comm.rank:
+            self.comm.Send(np.ascontiguousarray(x), dest=0)
+            return None
+        whole = np.empty((*x.shape[:2], *self.grid.shape))
+        for rank in range(self.comm.size):
+            part = x if rank == 0 else np.empty(self._shape(x.shape[0], x.shape[1], axis, rank))
+            if rank:
+                self.comm.Recv(part, source=rank)
+            whole[self.where(axis, rank)] = part
+        return whole
+
+    def hand_out(self, whole: Array | None, batch: tuple[int, int], axis: int) -> Array:
+        """This process's slab along ``axis`` of a field that the first one has; ``batch`` are its components and states."""
+        if whole is not None:
+            for rank in range(1, self.comm.size):
+                self.comm.Send(np.ascontiguousarray(whole[self.where(axis, rank)]), dest=rank)
+            return np.ascontiguousarray(whole[self.where(axis, 0)])
+        part = np.empty(self._shape(*batch, axis, self.comm.rank))
+        self.comm.Recv(part, source=0)
+        return part
+
+    def where(self, axis: int, rank: int | None = None) -> Any:
+        """Index of a process's cells in an array whose last dimensions are the cells."""
+        low, high = self.cells(axis, rank)
+        return (..., slice(low, high), *(slice(None),) * (self.grid.ndim - axis - 1))
+
+    def _shape(self, components: int, batch: int, axis: int, rank: int) -> tuple[int, ...]:
+        low, high = self.cells(axis, rank)
+        return (components, batch, *self.grid.shape[:axis], high - low, *self.grid.shape[axis + 1 :])
+
+    def together(self, action: Callable[[], Any]) -> Any:
+        """See :func:`together`."""
+        return together(self.comm, action)
+
+    def total(self, value: Any) -> Array:
+        """Sum over processes in their order, the same bits on each."""
+        return np.sum(self.comm.allgather(np.asarray(value, dtype=float)), axis=0)
+
+    def largest(self, value: float) -> float:
+        """The largest over processes."""
+        return float(max(self.comm.allgather(float(value))))
+
+
+@dataclass
+class Field:
+    """A state (components, batch, \\*cells) cut along one axis; stepped in place."""
+
+    x: Array
+    axis: int
+    slabs: Slabs
+    moved: int = 0
+
+    def cut(self, axis: int) -> None:
+        """Cut along another axis."""
+        if axis != self.axis:
+            self.x = self.slabs.redistribute(self.x, self.axis, axis)
+            self.moved += self.x.nbytes
+            self.axis = axis
+
+    def copy(self) -> Field:
+        """A field of its own."""
+        return Field(self.x.copy(), self.axis, self.slabs)

@@ -1,0 +1,109 @@
+"""``cqpde.resume``: go on with a run or an ensemble from its last checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .checkpoint import Keeper
+from .errors import FileError, OptionError
+from .initial import State
+from .model import Model
+from .parallel.solve import require_communicator, shared_reopen
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def resume(
+    checkpoint: str | PathLike[str],
+    model: Model | None = None,
+    rho0: State | None = None,
+    *,
+    save: Mapping[str, Any] | None = None,
+    moments: Mapping[str, Any] | None = None,
+    checkpoint_every: float = 60.0,
+    max_walltime: float | None = None,
+    threads: int | None = None,
+    progress: bool | None = None,
+    comm: Any = None,
+) -> xr.Dataset:
+    """Go on with a run of :func:`cqpde.solve` or :func:`cqpde.unravel` that was stopped: by a signal, a crash, a loss of power, a full disk.
+
+    The result is that of a run that was never stopped, to the last bit (but for wall-clock times), for any number of threads. A finished run
+    gives its result again. If the newest checkpoint is damaged, the one before it is used, with a warning.
+
+    Parameters
+    ----------
+    checkpoint : path
+        The folder that was given as ``checkpoint=``, or ``OUT.nc.run`` of ``cqpde run``.
+    model : Model, optional
+        Needed where coefficients were given as Python functions, which are not kept; sampled values are compared, to the last bit.
+    rho0 : State, optional
+        Needed for an ensemble whose initial state was given by Python functions.
+    save, moments : dict, optional
+        Needed where they hold Python functions.
+    checkpoint_every, max_walltime, threads, progress, comm
+        As for ``solve`` and ``unravel``; a run of ``solve`` with ``dt`` may go on with another number of processes.
+
+    Returns
+    -------
+    xarray.Dataset
+
+    Raises
+    ------
+    FileError
+        If there is no run or no good checkpoint in the folder, it is damaged, in use, or of another version. It is never begun anew.
+    OptionError, ModelError
+        If something that must be given again is missing, or is not what the run was begun with.
+    Interrupted, SolverError
+        As for ``solve`` and ``unravel``.
+
+    Examples
+    --------
+    >>> import tempfile, cqpde as cq
+    >>> grid = cq.Grid(q=(-6, 6, 48), p=(-9, 9, 48))
+    >>> folder = tempfile.mkdtemp() + "/run"
+    >>> rho0 = cq.gaussian(grid, 0, 0.5, cq.ket("+"))
+    >>> sol = cq.solve(cq.models.linear_diosi(), rho0, [0, 0.2], checkpoint=folder, checkpoint_every=0)
+    >>> bool((cq.resume(folder).rho == sol.rho).all())
+    True
+    """
+    return resumed(Keeper(Path(checkpoint), checkpoint_every, max_walltime), model, rho0, save, moments, threads, progress, comm)
+
+
+def resumed(
+    keeper: Keeper, model: Model | None = None, rho0: State | None = None, save: Any = None, moments: Any = None, threads: int | None = None,
+    progress: bool | None = None, comm: Any = None,
+) -> xr.Dataset:  # fmt: skip
+    """Go on with the run that ``keeper`` keeps; see :func:`resume`."""
+    many = require_communicator(comm)
+    kept: Any = keeper
+    try:
+        if many:
+            kept = shared_reopen(comm, keeper)
+        else:
+            keeper.reopen()
+        kind = (kept.record or {}).get("kind")
+        if many and kind != "solve":
+            raise OptionError("comm", "shares runs of cqpde.solve", "an ensemble", "Resume it on one process, with threads")
+        if kind == "solve":
+            from . import stored_run
+            from .solver import solve
+
+            for name, given in (("rho0", rho0), ("moments", moments)):
+                if given is not None:
+                    raise OptionError(name, "belongs to an ensemble", "a run of cqpde.solve", "Leave it out")
+            found, states, times, options = stored_run.reopened(kept, model, save)
+            return solve(found, states, times, **options, progress=progress, checkpoint=kept, comm=comm)
+        if kind == "ensemble":
+            from .unravelling.stored import resume_ensemble
+
+            if save is not None:
+                raise OptionError("save", "belongs to cqpde.solve", "an ensemble", "Leave it out")
+            return resume_ensemble(keeper, model, rho0, moments, threads, progress)
+        raise FileError(str(keeper.folder), "must hold a run or an ensemble", repr(kind)[:80], "It is damaged")
+    finally:
+        keeper.close()

@@ -1,0 +1,144 @@
+"""Runs shared between processes (MPI) against runs of one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import cqpde as cq
+from cqpde.errors import OptionError
+
+pytest.importorskip("mpi4py", reason="mpi4py is not installed: pip install 'cqpde[mpi]'")
+
+PROGRAM = """
+import sys
+import numpy as np, cqpde as cq
+from mpi4py import MPI
+
+grid, basis = {
+    "diosi": (cq.Grid(q=(-6, 6, 96), p=(-9, 9, 128)), None),
+    "field": (cq.Grid(phi0=(-5, 5, 21), pi0=(-6.5, 6.5, 30), phi1=(-5, 5, 22), pi1=(-6.5, 6.5, 30)), None),
+    "driven": (cq.Grid(q=(-5, 5, 40, "periodic"), p=(-7, 7, 64)), None),
+}[sys.argv[1]]
+model = {
+    "diosi": lambda: cq.models.linear_diosi(),
+    "field": lambda: cq.scalar_field([np.diag([1, 0]), np.diag([0, 1])], noise=[[0.5, 0.2], [0.2, 0.5]], coupling=0.6, periodic=False),
+    "driven": lambda: cq.Model(  # coefficients of z and t, operators that do not commute, friction, excess decoherence
+        ("q", "p"), 2, H=lambda z, t: [[np.sin(0.2 * np.pi * z.q), np.cos(3 * t)], [np.cos(3 * t), 0 * z.q]], L=[cq.sigmaz(), cq.sigmax()],
+        D1={"p": [-0.4, 0.1j]}, D2={"p": 0.4}, D0=[[0.5, 0], [0, 0.1]], D1C={"q": lambda z: z.p, "p": lambda z: -0.3 * z.p},
+    ),
+}[sys.argv[1]]()
+start = [cq.gaussian(grid, 0, 0.75, cq.ket(k)) for k in ("0", "+")] if sys.argv[1] == "field" else cq.gaussian(grid, 0, 0.5, cq.ket("+"))
+options = {"dt": 0.05, "grid_error": False, "frames": [0.0, 0.4]}
+comm = MPI.COMM_WORLD
+sol = cq.solve(model, start, [0, 0.2, 0.4], comm=comm, **options)
+assert (sol is None) == (comm.rank > 0)
+if sol is not None:
+    one = cq.solve(model, start, [0, 0.2, 0.4], **options)
+    print(np.abs(sol.rho.values - one.rho.values).max() / np.abs(one.rho.values).max())
+    for name in ("trace", "min_eigenvalue", "escaped_probability", "edge_probability", "end_probability", "time_error", "grid_error", "dt", "steps"):
+        np.testing.assert_allclose(sol[name], one[name], rtol=1e-6, atol=1e-12, err_msg=name)
+"""
+
+
+def mpiexec(n: int, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run this interpreter on n processes."""
+    program = Path(sys.executable).parent / "mpiexec"
+    return subprocess.run([str(program), "-n", str(n), sys.executable, *words], capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize(("case", "n", "bound"), [("diosi", 2, 0.0), ("field", 2, 1e-12), ("field", 4, 1e-12), ("driven", 3, 1e-12)])
+def test_many_processes_give_the_result_of_one(case, n, bound, tmp_path):
+    """Also cells that the processes do not divide evenly, batches, time-dependent and non-commuting coefficients; bit for bit where lines are whole."""
+    program = tmp_path / "run.py"
+    program.write_text(PROGRAM)
+    done = mpiexec(n, str(program), case)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout) <= bound
+
+
+class _Two:
+    """A communicator of two processes in name only."""
+
+    rank, size, Alltoallw = 0, 2, None
+
+    def bcast(self, value):
+        return value
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({}, "comm: many processes take equal steps"), ({"dt": 0.1, "method": "fv"}, "dt: belongs to the split route"), ({"dt": 0.1, "save": ["purity"]}, "save: is for runs of one process")],
+)
+def test_what_does_not_run_on_many_processes_is_refused(options, words):
+    grid = cq.Grid(q=(-6, 6, 48), p=(-9, 9, 64))
+    with pytest.raises(OptionError) as caught:
+        cq.solve(cq.models.linear_diosi(), cq.gaussian(grid, 0, 0.4, cq.ket("+")), [0, 1], comm=_Two(), **options)
+    assert str(caught.value).startswith(words)
+
+
+CONFIG = """
+[model]
+name = "linear_diosi"
+[grid]
+q = [-6, 6, 48]
+p = [-9, 9, 64]
+[initial]
+kind = "gaussian"
+std = { q = 0.4, p = 0.4 }
+state = "+"
+[time]
+end = 0.5
+outputs = 3
+[solver]
+dt = 0.05
+"""
+
+
+def test_the_command_line_on_two_processes(tmp_path):
+    """``mpiexec -n 2 cqpde run``: one file, one voice, the fields of one process; a refusal is said once, with its exit code."""
+    (tmp_path / "a.toml").write_text(CONFIG)
+    run = ("-m", "cqpde.cli", "run", str(tmp_path / "a.toml"), "-o")
+    done = mpiexec(2, *run, str(tmp_path / "two.nc"))
+    assert done.returncode == 0 and done.stdout.count("written") == 1 and "2 processes" in done.stdout, done.stderr
+    assert subprocess.run([sys.executable, *run, str(tmp_path / "one.nc")], check=False).returncode == 0
+    one, two = cq.load(tmp_path / "one.nc"), cq.load(tmp_path / "two.nc")
+    assert (one.rho == two.rho).all() and one.attrs["cqpde_config"] == two.attrs["cqpde_config"]
+    (tmp_path / "a.toml").write_text(CONFIG.replace("dt = 0.05", "tol = 1e-4"))
+    refused = mpiexec(2, *run, str(tmp_path / "three.nc"))
+    assert refused.returncode == 2 and refused.stderr.count("comm: many processes take equal steps") == 1
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (1, 2), (2, 1)])
+def test_a_killed_run_goes_on_with_another_number_of_processes(before, after, tmp_path):
+    """One process is killed after a few steps: the job ends, and its last checkpoint gives the fields of a run that was never stopped."""
+    (tmp_path / "a.toml").write_text(CONFIG.replace("dt = 0.05", "dt = 0.005"))
+    output = str(tmp_path / "a.nc")
+    run = ("-m", "cqpde.cli", "run", str(tmp_path / "a.toml"), "--checkpoint-every", "0", "-o", output)
+    launch = [str(Path(sys.executable).parent / "mpiexec"), "-n", str(before)]
+    job = subprocess.Popen([*launch, sys.executable, *run], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    folder, until = tmp_path / "a.nc.run", time.monotonic() + 200
+    while not (folder / "state.1").exists() and time.monotonic() < until and job.poll() is None:
+        time.sleep(0.01)
+    mine = [p for p in psutil.Process(job.pid).children(recursive=True) if "cqpde.cli" in " ".join(p.cmdline())]
+    assert len(mine) >= before
+    mine[-1].kill()
+    assert job.wait(timeout=60) != 0 and not Path(output).exists()
+    done = mpiexec(after, "-m", "cqpde.cli", "resume", output)
+    assert done.returncode == 0 and done.stdout.count("written") == 1, done.stderr[-2000:]
+    assert subprocess.run([sys.executable, *run[:-1], str(tmp_path / "one.nc"), "-q"], check=False).returncode == 0
+    assert abs(cq.load(output).rho - cq.load(tmp_path / "one.nc").rho).max() <= 1e-12
+    assert not folder.exists()
+
+
+def test_a_signal_ends_a_shared_run_with_a_checkpoint(tmp_path):
+    """The wall-clock limit: exit code 75, and the outputs so far beside the checkpoint."""
+    (tmp_path / "a.toml").write_text(CONFIG.replace("dt = 0.05", "dt = 1e-5"))
+    done = mpiexec(2, "-m", "cqpde.cli", "run", str(tmp_path / "a.toml"), "--max-walltime", "5", "-o", str(tmp_path / "a.nc"))
+    assert done.returncode == 75 and done.stderr.count("was stopped and can be resumed") == 1, done.stderr[-2000:]
+    assert (tmp_path / "a.nc.run" / "run.json").exists()
