@@ -173,6 +173,10 @@ class NoKeeper:
             If the run is to end.
         """
 
+    def due(self, index: int) -> bool:
+        """Whether :meth:`offer` would write now, or end the run."""
+        return False
+
     def leave(self, reason: str) -> None:
         """Another route begins at the start: what was kept of the one before does not count."""
 
@@ -408,15 +412,19 @@ class Keeper(NoKeeper):
             return asked[0]
         return "the wall-clock limit was reached" if time.monotonic() > self.deadline else ""
 
+    def due(self, index: int) -> bool:
+        """Whether a state would be written now, or the run is to end."""
+        waited = time.monotonic() - self._written
+        last = self.recorder is not None and index >= self.recorder.total
+        cheap = self.every == 0.0 or waited >= max(self._busy, self._size(index) / SPEED) / SHARE
+        return bool(self._reason()) or (cheap and (waited >= self.every or last))
+
     def offer(self, index: int, make: Make) -> None:
         """See :meth:`NoKeeper.offer`."""
-        why, waited = self._reason(), time.monotonic() - self._written
-        last = self.recorder is not None and index >= self.recorder.total
         self._record_in_time()
-        cheap = self.every == 0.0 or waited >= max(self._busy, self._size(index) / SPEED) / SHARE
-        if why or (cheap and (waited >= self.every or last)):
-            self._stop(why, self.write(index, *make()))
-        elif last:
+        if self.due(index):
+            self._stop(self._reason(), self.write(index, *make()))
+        elif self.recorder is not None and index >= self.recorder.total:
             self._pending = (index, make)
 
     def _size(self, index: int) -> int:

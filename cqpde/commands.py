@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     """``cqpde run``."""
     from . import io, running
     from .kernels.warm import warm
+    from .parallel.solve import shared_keeper
     from .parallel.world import world
     from .solver import solve
 
@@ -86,41 +88,43 @@ def run(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output or Path(arguments.what).with_suffix(".nc").name)
     io.check_writable(output)
     comm = world()
-    if comm is not None:
-        return _run_shared(arguments, comm, setup, options, text, output)
-    keeper = running.keeper_for(arguments, output, {"config": text, "command": f"cqpde run {arguments.what}"})
-    quiet = arguments.quiet or arguments.json
+    make = lambda: running.keeper_for(arguments, output, {"config": text, "command": f"cqpde run {arguments.what}"})
+    keeper: Any = make() if comm is None else shared_keeper(comm, make)
+    quiet = arguments.quiet or arguments.json or comm is not None
     if not quiet:
         seconds = warm("split") + warm("fv")
         if seconds > 1.0:
             print(f"{'kernels':>20}  compiled in {seconds:.1f} s (kept on disk for the next run)")
-    go = lambda: solve(setup.model, setup.rho0, setup.times, progress=not quiet, checkpoint=keeper, **options)
-    return _end(arguments, output, running.finished(keeper, output, f"cqpde run {arguments.what}", go, text), setup)
+    go = lambda: solve(setup.model, setup.rho0, setup.times, progress=not quiet, checkpoint=keeper, comm=comm, **options)
+    with _abort(comm):
+        if comm is not None and comm.rank:
+            return _follow(go)
+        return _end(arguments, output, running.finished(keeper, output, f"cqpde run {arguments.what}", go, text), setup)
 
 
-def _run_shared(arguments: argparse.Namespace, comm: Any, setup: Setup, options: dict[str, Any], text: str, output: Path) -> int:
-    """``mpiexec cqpde run``: all processes solve, the first one writes and speaks. Without checkpoints."""
-    from . import io, running
-    from .errors import CqpdeError, OptionError
-    from .solver import solve
+@contextlib.contextmanager
+def _abort(comm: Any) -> Iterator[None]:
+    """End all processes where one fails in a way that the others do not see: they would wait for it forever."""
+    from .errors import CqpdeError
 
-    for name, given in (("--max-walltime", arguments.max_walltime is not None), ("--discard", arguments.discard)):
-        if given:
-            raise OptionError(name, "belongs to checkpoints, which a run on several processes does not keep", f"{comm.size} processes", "Leave it out")
     try:
-        with running.warnings_at_once() if comm.rank == 0 else warnings.catch_warnings(action="ignore"):
-            solution = solve(setup.model, setup.rho0, setup.times, progress=False, comm=comm, **options)
-    except CqpdeError:  # all processes see the same
+        yield
+    except CqpdeError:  # all see the same
         raise
-    except BaseException:  # the others would wait for this one forever
-        traceback.print_exc()
-        comm.Abort(1)
+    except BaseException:
+        if comm is not None:
+            traceback.print_exc()
+            comm.Abort(1)
         raise
-    if solution is None:
-        return 0
-    solution.attrs |= {"history": f"cqpde run {arguments.what} on {comm.size} processes", "cqpde_config": text}
-    io.save(solution, output)
-    return _end(arguments, output, solution, setup)
+
+
+def _follow(go: Callable[[], Any]) -> int:
+    """What the processes beside the first one do."""
+    from .errors import Interrupted
+
+    with warnings.catch_warnings(action="ignore"), contextlib.suppress(Interrupted):
+        go()
+    return 0
 
 
 def resume(arguments: argparse.Namespace) -> int:
@@ -128,17 +132,23 @@ def resume(arguments: argparse.Namespace) -> int:
     from . import config, io, models, running
     from .checkpoint import Keeper
     from .dataset import grid_of
+    from .parallel.world import world
     from .resuming import resumed
 
+    comm = world()
     folder = running.find_run(arguments.what)
     output = running.output_of(folder, arguments.output)
     io.check_writable(output)
-    quiet = arguments.quiet or arguments.json
+    quiet = arguments.quiet or arguments.json or comm is not None
     if not quiet and arguments.what is None:
         print(f"{'resuming':>20}  {output}")
     keeper = Keeper(folder, arguments.checkpoint_every, arguments.max_walltime, f"'cqpde resume {arguments.what or output}'")
     text, command = running.configuration(folder)
-    solution = running.finished(keeper, output, f"{command}, cqpde resume".removeprefix(", "), lambda: resumed(keeper, progress=not quiet), text)
+    go = lambda: resumed(keeper, progress=not quiet, comm=comm)
+    with _abort(comm):
+        if comm is not None and comm.rank:
+            return _follow(go)
+        solution = running.finished(keeper, output, f"{command}, cqpde resume".removeprefix(", "), go, text)
     setup = None
     if text and solution is not None:
         problem, grid = config.parse_text(text), grid_of(solution)

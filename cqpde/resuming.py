@@ -11,6 +11,7 @@ from .checkpoint import Keeper
 from .errors import FileError, OptionError
 from .initial import State
 from .model import Model
+from .parallel.solve import require_communicator, shared_reopen
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,6 +28,7 @@ def resume(
     max_walltime: float | None = None,
     threads: int | None = None,
     progress: bool | None = None,
+    comm: Any = None,
 ) -> xr.Dataset:
     """Go on with a run of :func:`cqpde.solve` or :func:`cqpde.unravel` that was stopped: by a signal, a crash, a loss of power, a full disk.
 
@@ -43,8 +45,8 @@ def resume(
         Needed for an ensemble whose initial state was given by Python functions.
     save, moments : dict, optional
         Needed where they hold Python functions.
-    checkpoint_every, max_walltime, threads, progress
-        As for ``solve`` and ``unravel``.
+    checkpoint_every, max_walltime, threads, progress, comm
+        As for ``solve`` and ``unravel``; a run of ``solve`` with ``dt`` may go on with another number of processes.
 
     Returns
     -------
@@ -69,17 +71,24 @@ def resume(
     >>> bool((cq.resume(folder).rho == sol.rho).all())
     True
     """
-    return resumed(Keeper(Path(checkpoint), checkpoint_every, max_walltime), model, rho0, save, moments, threads, progress)
+    return resumed(Keeper(Path(checkpoint), checkpoint_every, max_walltime), model, rho0, save, moments, threads, progress, comm)
 
 
 def resumed(
     keeper: Keeper, model: Model | None = None, rho0: State | None = None, save: Any = None, moments: Any = None, threads: int | None = None,
-    progress: bool | None = None,
+    progress: bool | None = None, comm: Any = None,
 ) -> xr.Dataset:  # fmt: skip
     """Go on with the run that ``keeper`` keeps; see :func:`resume`."""
+    many = require_communicator(comm)
+    kept: Any = keeper
     try:
-        keeper.reopen()
-        kind = (keeper.record or {}).get("kind")
+        if many:
+            kept = shared_reopen(comm, keeper)
+        else:
+            keeper.reopen()
+        kind = (kept.record or {}).get("kind")
+        if many and kind != "solve":
+            raise OptionError("comm", "shares runs of cqpde.solve", "an ensemble", "Resume it on one process, with threads")
         if kind == "solve":
             from . import stored_run
             from .solver import solve
@@ -87,8 +96,8 @@ def resumed(
             for name, given in (("rho0", rho0), ("moments", moments)):
                 if given is not None:
                     raise OptionError(name, "belongs to an ensemble", "a run of cqpde.solve", "Leave it out")
-            found, states, times, options = stored_run.reopened(keeper, model, save)
-            return solve(found, states, times, **options, progress=progress, checkpoint=keeper)
+            found, states, times, options = stored_run.reopened(kept, model, save)
+            return solve(found, states, times, **options, progress=progress, checkpoint=kept, comm=comm)
         if kind == "ensemble":
             from .unravelling.stored import resume_ensemble
 

@@ -13,7 +13,7 @@ import numpy as np
 from . import dataset, stored_run
 from .caveats import caveats
 from .channels.resolution import settle_states
-from .checkpoint import keeper_of
+from .checkpoint import NoKeeper, keeper_of
 from .choice import Route, check_words, choose
 from .components import to_components, trace_norm_bound
 from .errors import CqpdeError, CqpdeWarning, Interrupted, OptionError
@@ -22,7 +22,8 @@ from .initial import State, check_state
 from .integrate.extrapolate import RESOLUTION_SHARE
 from .model import Model
 from .options import is_number, read_times, require_flag, require_positive
-from .parallel.solve import require_slabs, run_on_slabs
+from .parallel.slabs import together
+from .parallel.solve import require_communicator, require_slabs, run_on_slabs, shared_keeper
 from .recorder import Recorder, frame_times, savers_of
 from .runs import Problem, Run, run_route
 from .signals import graceful_signals
@@ -153,7 +154,9 @@ def solve(
     require_flag("grid_error", grid_error)
     if progress is not None:
         require_flag("progress", progress)
-    keeper = keeper_of(checkpoint, checkpoint_every, max_walltime)
+    many = require_communicator(comm)
+    make = lambda: keeper_of(checkpoint, checkpoint_every, max_walltime)
+    keeper = shared_keeper(comm, make) if many and not isinstance(checkpoint, NoKeeper) else make()
     grid = _check_states(states, model)
     model.refresh(grid, (float(times[0]), float(times[-1])))
     survey = survey_time(model, grid, float(times[0]), float(times[-1]))
@@ -172,9 +175,8 @@ def solve(
     if dt is not None and route.transport != "spectral":
         raise OptionError("dt", "belongs to the split route without exact positivity", f"{route.method}: {route.reason}", "Leave dt out")
     single = not isinstance(rho0, list | tuple)
-    many = comm is not None and comm.size > 1
     if many:
-        require_slabs(comm, dt, route, save, checkpoint)
+        require_slabs(dt, route, save)
     kept = stored_run.coarse_of(keeper)
     coarse = cache(lambda: kept or (stored_run.coarse_states(states, grid) if grid_error else None))
     if not keeper.resumes:
@@ -182,7 +184,8 @@ def solve(
             tol=tol, method=method, positivity=positivity, transport=transport, dt_max=dt_max, dt=dt, save=save, frames=frames,
             grid_error=grid_error, check=check,
         )  # fmt: skip
-        stored_run.begin(keeper, problem, route, single, options, start, coarse)
+        begin = lambda: stored_run.begin(keeper, problem, route, single, options, start, coarse)
+        together(comm, begin) if many else begin()
     try:
         with graceful_signals(keeper.keeps):
             found_run = run_on_slabs(problem, route, comm) if many else run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)

@@ -1,9 +1,10 @@
 """Run times and peak memory of every example and every shipped model, as the table of the gallery page.
 
-    python -m examples.gallery            # runs all, about 10 minutes on two cores, and writes the table into examples/README.md
+    python -m examples.gallery                   # runs all, about 10 minutes on two cores, and writes the table into examples/README.md
+    python -m examples.gallery mass_in           # only the rows whose name contains one of the words
 
-Every row is a process of its own, started from nothing: its seconds are wall-clock time with imports and pictures, its memory the largest
-resident size. Kernels are compiled beforehand (once per installation, half a minute).
+Every row is a process of its own, started from nothing: its seconds are wall-clock and processor time with imports and pictures, its memory the
+largest resident size. Kernels are compiled beforehand (once per installation, half a minute).
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ class Row:
     name: str
     cells: str
     seconds: float
+    processor: float
     gigabytes: float
+
+    def __str__(self) -> str:
+        return f"| {self.name} | {self.cells} | {self.seconds:.0f} | {self.processor:.0f} | {self.gigabytes:.1f} GB |"
 
 
 def measure(name: str, cells: str, arguments: list[str]) -> Row:
@@ -57,28 +62,29 @@ def measure(name: str, cells: str, arguments: list[str]) -> Row:
         seconds = time.perf_counter() - began
     if status != 0:
         raise RuntimeError(f"{name} failed")
-    return Row(name, cells, seconds, usage.ru_maxrss * 1024 / 1e9)
+    return Row(name, cells, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e9)
 
 
-def table(rows: list[Row]) -> str:
-    """The rows in Markdown."""
-    lines = ["| run | cells | seconds | peak memory |", "| --- | --- | --- | --- |"]
-    return "\n".join(lines + [f"| {r.name} | {r.cells} | {r.seconds:.0f} | {r.gigabytes:.1f} GB |" for r in rows])
+def updated(text: str, rows: list[Row]) -> str:
+    """The page with these rows in its table, in the place of older ones of the same name."""
+    before, rest = text.split(START)
+    old, after = rest.split(END)
+    known = {line.split(" | ")[0].removeprefix("| "): line for line in old.splitlines() if line.startswith("| ")} | {r.name: str(r) for r in rows}
+    lines = ["| run | cells | seconds | processor seconds | peak memory |", "| --- | --- | --- | --- | --- |"]
+    return f"{before}{START}\n" + "\n".join(lines + [known[name] for name, _, _ in RUNS if name in known]) + f"\n{END}{after}"
 
 
-def main() -> None:
-    """Measure everything and write the table."""
+def main(words: list[str]) -> None:
+    """Measure and write the table."""
     from cqpde.kernels.warm import warm
 
     warm("split"), warm("fv")
-    rows = []
     for run in RUNS:
-        rows.append(measure(*run))
-        print(table(rows[-1:]).splitlines()[-1], flush=True)
-    text = README.read_text()
-    before, after = text.split(START)[0], text.split(END)[1]
-    README.write_text(f"{before}{START}\n{table(rows)}\n{END}{after}")
+        if not words or any(word in run[0] for word in words):
+            row = measure(*run)
+            print(row, flush=True)
+            README.write_text(updated(README.read_text(), [row]))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

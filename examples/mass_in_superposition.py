@@ -107,8 +107,8 @@ def main(quick=False, folder=PICTURES, cells=64, dt=0.00875):
 
 def quick_distribution():
     """A short run on few cells: t = 0.1, where 24^4 cells are enough."""
-    grid = cq.Grid(x=(-1.8, 1.8, 24), px=(-0.08, 0.08, 24), y=(-2.3, 1.3, 24), py=(-0.075, 0.085, 24))
-    start = cq.gaussian(grid, {"y": -0.5}, {"x": 0.2, "y": 0.2, "px": 0.01, "py": 0.01}, cq.ket("+"))
+    grid = cq.Grid(x=(-1.8, 1.8, 24), px=(-0.1, 0.1, 24), y=(-2.3, 1.3, 24), py=(-0.095, 0.105, 24))
+    start = cq.gaussian(grid, {"y": -0.5}, {"x": 0.2, "y": 0.2, "px": 0.012, "py": 0.012}, cq.ket("+"))
     return cq.solve(cq.models.mass_in_superposition(), start, [0.0, 0.1], dt=0.02, frames=[0.1], tol=1e-2, grid_error=False)
 
 

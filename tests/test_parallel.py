@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import cqpde as cq
@@ -60,8 +62,21 @@ def test_many_processes_give_the_result_of_one(case, n, bound, tmp_path):
     assert float(done.stdout) <= bound
 
 
+@pytest.fixture(scope="module", autouse=True)
+def launcher():
+    """Skips where this machine cannot start processes at all; what they do is not looked at."""
+    started = mpiexec(2, "-c", "print('here')")
+    if started.stdout.split() != ["here", "here"]:
+        pytest.skip(f"mpiexec cannot start processes here: {(started.stderr or started.stdout)[-200:]}")
+
+
 class _Two:
+    """A communicator of two processes in name only."""
+
     rank, size, Alltoallw = 0, 2, None
+
+    def bcast(self, value):
+        return value
 
 
 @pytest.mark.parametrize(
@@ -105,3 +120,40 @@ def test_the_command_line_on_two_processes(tmp_path):
     (tmp_path / "a.toml").write_text(CONFIG.replace("dt = 0.05", "tol = 1e-4"))
     refused = mpiexec(2, *run, str(tmp_path / "three.nc"))
     assert refused.returncode == 2 and refused.stderr.count("comm: many processes take equal steps") == 1
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (1, 2), (2, 1)])
+def test_a_killed_run_goes_on_with_another_number_of_processes(before, after, tmp_path):
+    """One process is killed after a few steps: the job ends, and its last checkpoint gives the fields of a run that was never stopped."""
+    (tmp_path / "a.toml").write_text(CONFIG.replace("dt = 0.05", "dt = 0.005"))
+    output = str(tmp_path / "a.nc")
+    run = ("-m", "cqpde.cli", "run", str(tmp_path / "a.toml"), "--checkpoint-every", "0", "-o", output)
+    launch = [str(Path(sys.executable).parent / "mpiexec"), "-n", str(before)]
+    job = subprocess.Popen([*launch, sys.executable, *run], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    folder, until = tmp_path / "a.nc.run", time.monotonic() + 200
+    while not (folder / "state.1").exists() and time.monotonic() < until and job.poll() is None:
+        time.sleep(0.01)
+    mine = [p for p in psutil.Process(job.pid).children(recursive=True) if "cqpde.cli" in " ".join(p.cmdline())]
+    assert len(mine) >= before
+    mine[-1].kill()
+    assert job.wait(timeout=60) != 0 and not Path(output).exists()
+    done = mpiexec(after, "-m", "cqpde.cli", "resume", output)
+    assert done.returncode == 0 and done.stdout.count("written") == 1, done.stderr[-2000:]
+    assert subprocess.run([sys.executable, *run[:-1], str(tmp_path / "one.nc"), "-q"], check=False).returncode == 0
+    assert abs(cq.load(output).rho - cq.load(tmp_path / "one.nc").rho).max() <= 1e-12
+    assert not folder.exists()
+
+
+def test_a_signal_ends_a_shared_run_with_a_checkpoint(tmp_path):
+    """The wall-clock limit: exit code 75, and the outputs so far beside the checkpoint."""
+    (tmp_path / "a.toml").write_text(CONFIG.replace("dt = 0.05", "dt = 1e-5"))
+    done = mpiexec(2, "-m", "cqpde.cli", "run", str(tmp_path / "a.toml"), "--max-walltime", "5", "-o", str(tmp_path / "a.nc"))
+    assert done.returncode == 75 and done.stderr.count("was stopped and can be resumed") == 1, done.stderr[-2000:]
+    assert (tmp_path / "a.nc.run" / "run.json").exists()
+
+
+def test_the_scaling_table_is_measured_on_equal_results():
+    """``python -m validation.scaling --quick``: the fields of one and two processes are the same."""
+    from validation import scaling
+
+    assert scaling.main(["--quick"])["difference"] <= 1e-12

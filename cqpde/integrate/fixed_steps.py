@@ -93,6 +93,7 @@ def fixed_steps(
             done = 0
         x, escaped = composition.chain(x, escaped, t, length, count, None, in_place=True, first=done, seen=seen)
         fine = done = 0
+        del seen, twin  # they would keep the second state alive while the frame is recorded
         if rough is not None:
             progress.time_error = max(progress.time_error, difference(x, rough, volume))
         rough = rough if index < len(counts) else None

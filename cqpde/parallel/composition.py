@@ -74,9 +74,11 @@ class SlabComposition(Composition):
             x.cut(placed.axis)
             self.own[placed.axis].apply([placed.flow], x.x, escaped, None)
 
-    def advance(self, x: Any, escaped: Array, t: float, length: float, n: int, seen: Callable[[float], None] | None = None) -> Array:
-        """Take ``n`` symmetric steps over ``length`` with a field, in place; returns what escaped through this process's cells."""
-        return self.chain(x, escaped, t, length, n, None, in_place=True, seen=None if seen is None else lambda now, done, y, gone: seen(now))[1]
+    def advance(
+        self, x: Any, escaped: Array, t: float, length: float, n: int, first: int = 0, seen: Callable[[float, int, Any, Array], None] | None = None
+    ) -> Array:
+        """Take ``n`` symmetric steps over ``length`` with a field, in place (the first ones were taken before); returns what escaped here."""
+        return self.chain(x, escaped, t, length, n, None, in_place=True, first=first, seen=seen)[1]
 
     # -- measures of the whole field -----------------------------------------------------------------------------------
     def beyond(self, x: Field, t: float, length: float, dt: float) -> float:

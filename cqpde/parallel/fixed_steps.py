@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
+from ..checkpoint import NoKeeper
 from ..components import min_eigenvalues
 from ..errors import RouteError, SolverError
 from ..integrate.evolve import Progress
@@ -33,7 +35,7 @@ class SlabFrame:
     ends: Array
 
 
-def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float, report: Callable[[float], None]) -> Iterator[SlabFrame]:
+def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float, report: Callable[[float], None], keeper: NoKeeper) -> Iterator[SlabFrame]:
     """Yield a frame at every one of ``times``; the field goes on from where it is, so a frame is to be used before the next is asked for.
 
     Parameters
@@ -42,6 +44,8 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
         State at the first time, in the basis of the composition; stepped in place.
     dt : float
         Step; the actual one is the next smaller of which an even number fills the gap (one step where that has no time error).
+    keeper : NoKeeper
+        On the first process the one that writes: it gets the whole state, so that a run goes on with any number of processes.
 
     Raises
     ------
@@ -51,24 +55,55 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
         If the state becomes non-finite on any process.
     """
     counts = [1 if composition.exact else 2 * int(np.ceil(0.5 * gap / dt - 1e-9)) for gap in np.diff(times)]
-    batch = x.x.shape[1]
-    escaped = np.zeros((batch, 2 * composition.grid.ndim, x.x.shape[0]))
+    slabs, ndim, size = composition.slabs, composition.grid.ndim, x.x.shape[:2]
+    escaped = np.zeros((size[1], 2 * ndim, size[0]))
     progress, watched = Progress(tail=0.0), [not a.periodic for a in composition.grid.axes for _ in a.ends]
-    yield _frame(composition, 0, float(times[0]), x, escaped, progress)
-    rough = None if composition.exact else x.copy()
-    for index, ((start, end), count) in enumerate(zip(pairwise(times), counts, strict=True), start=1):
-        t, length = float(start), float(end - start)
-        beyond = composition.beyond(x, t, length, length / (count if rough is None else count // 2))
-        if beyond > MOST_BEYOND:
-            raise RouteError("Grid", "the split route needs open ends out of reach", f"a step carries {beyond:.2g} there", "Widen the box")
-        if rough is not None:
-            composition.advance(rough, escaped, t, length, count // 2)
+    first, fine, done = 1, 0, 0  # fine: the twin has come to the next output; done: steps since the last one
+    rough: Field | None
+    if not keeper.resumes:
+        yield _frame(composition, 0, float(times[0]), x, escaped, progress)
+        rough = None if composition.exact else x.copy()
+    else:
+        saved = keeper.resumed  # on the first process
+        whole, twin_whole = None, None
+        if saved is not None:
+            first, fine, done = saved.count("index", 1, len(times)), saved.count("fine", 0, 1), saved.count("done", 0, max(counts))
+            shape = (*size, *composition.grid.shape)
+            twin_whole = None if composition.exact or first == len(times) else saved.array("rough", *shape)
+            whole, escaped, progress = saved.array("x", *shape), saved.array("escaped", *escaped.shape), Progress(**saved.fields("progress", progress))
+        first, fine, done, known = slabs.comm.bcast((first, fine, done, vars(progress)))
+        progress = Progress(**known)
+        x.x = slabs.hand_out(whole, size, x.axis)
+        rough = None if composition.exact or first == len(times) else Field(slabs.hand_out(twin_whole, size, x.axis), x.axis, slabs)
 
-        def seen(now: float) -> None:
+    def offer(index: int, now: float, fine: int, done: int, rough: Field | None, gone: Array) -> None:
+        if not slabs.comm.bcast(keeper.due(index)):
+            return
+        fields = {"x": x} | ({} if rough is None else {"rough": rough})
+        arrays: dict[str, Any] = {"escaped": slabs.total(gone), **{name: slabs.collect(f.x, f.axis) for name, f in fields.items()}}
+        slabs.together(lambda: keeper.offer(index, lambda: (arrays, {"progress": vars(progress), "t": now, "fine": fine, "done": done})))
+
+    for index, ((start, end), count) in enumerate(zip(pairwise(times[first - 1 :]), counts[first - 1 :], strict=True), start=first):
+        t, length = float(start), float(end - start)
+        if not fine and not done:
+            beyond = composition.beyond(x, t, length, length / (count if rough is None else count // 2))
+            if beyond > MOST_BEYOND:
+                raise RouteError("Grid", "the split route needs open ends out of reach", f"a step carries {beyond:.2g} there", "Widen the box")
+
+        def twin(now: float, done: int, y: Field, gone: Array, index: int = index, half: int = count // 2, escaped: Array = escaped) -> None:
+            offer(index, now, *((0, done) if done < half else (1, 0)), y, escaped)
+
+        def seen(now: float, done: int, y: Field, gone: Array, index: int = index, count: int = count, rough: Field | None = rough) -> None:
             progress.edge = max(progress.edge, float(composition.ends(x, np.abs)[watched].max(initial=0.0)))
             report(now)
+            if done < count:
+                offer(index, now, 1, done, rough, gone)
 
-        escaped = composition.advance(x, escaped, t, length, count, seen)
+        if rough is not None and not fine:
+            composition.advance(rough, escaped, t, length, count // 2, done, twin)
+            done = 0
+        escaped = composition.advance(x, escaped, t, length, count, done, seen)
+        fine = done = 0
         if rough is not None:
             progress.time_error = max(progress.time_error, composition.difference(x, rough))
         rough = rough if index < len(counts) else None
@@ -77,6 +112,7 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
         progress.applications += count
         progress.dt = length / count
         yield _frame(composition, index, float(end), x, escaped, progress)
+        offer(index + 1, float(end), 0, 0, rough, escaped)
 
 
 def _frame(composition: SlabComposition, index: int, t: float, x: Field, escaped: Array, progress: Progress) -> SlabFrame:

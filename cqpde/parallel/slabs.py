@@ -7,15 +7,31 @@ each process sends every other one the block that both cuts have in common (``MP
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..errors import OptionError
+from ..errors import CqpdeError, OptionError
 from ..grid import Grid
 
 Array = np.ndarray
+
+
+def together(comm: Any, action: Callable[[], Any]) -> Any:
+    """Do something on the first process alone; what it returns, or the refusal that it raises, reaches all."""
+    error: CqpdeError | None = None
+    value = None
+    if comm.rank == 0:
+        try:
+            value = action()
+        except CqpdeError as raised:
+            error = raised
+    told = comm.bcast(None if error is None else (type(error), (error.argument, error.rule, str(error.found), error.remedy)))
+    if told is not None:
+        raise error or told[0](*told[1])
+    return comm.bcast(value)
 
 
 class Slabs:
@@ -73,6 +89,42 @@ class Slabs:
         part, start = list(shape), [0] * len(shape)
         part[axis], start[axis] = cells[1] - cells[0], cells[0]
         return MPI.DOUBLE.Create_subarray(list(shape), part, start).Commit()
+
+    def collect(self, x: Array, axis: int) -> Array | None:
+        """The whole field on the first process, from slabs along ``axis``; None on the others."""
+        if self.comm.rank:
+            self.comm.Send(np.ascontiguousarray(x), dest=0)
+            return None
+        whole = np.empty((*x.shape[:2], *self.grid.shape))
+        for rank in range(self.comm.size):
+            part = x if rank == 0 else np.empty(self._shape(x.shape[0], x.shape[1], axis, rank))
+            if rank:
+                self.comm.Recv(part, source=rank)
+            whole[self.where(axis, rank)] = part
+        return whole
+
+    def hand_out(self, whole: Array | None, batch: tuple[int, int], axis: int) -> Array:
+        """This process's slab along ``axis`` of a field that the first one has; ``batch`` are its components and states."""
+        if whole is not None:
+            for rank in range(1, self.comm.size):
+                self.comm.Send(np.ascontiguousarray(whole[self.where(axis, rank)]), dest=rank)
+            return np.ascontiguousarray(whole[self.where(axis, 0)])
+        part = np.empty(self._shape(*batch, axis, self.comm.rank))
+        self.comm.Recv(part, source=0)
+        return part
+
+    def where(self, axis: int, rank: int | None = None) -> Any:
+        """Index of a process's cells in an array whose last dimensions are the cells."""
+        low, high = self.cells(axis, rank)
+        return (..., slice(low, high), *(slice(None),) * (self.grid.ndim - axis - 1))
+
+    def _shape(self, components: int, batch: int, axis: int, rank: int) -> tuple[int, ...]:
+        low, high = self.cells(axis, rank)
+        return (components, batch, *self.grid.shape[:axis], high - low, *self.grid.shape[axis + 1 :])
+
+    def together(self, action: Callable[[], Any]) -> Any:
+        """See :func:`together`."""
+        return together(self.comm, action)
 
     def total(self, value: Any) -> Array:
         """Sum over processes in their order, the same bits on each."""

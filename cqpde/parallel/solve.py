@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..channels.parts import Structure
+from ..checkpoint import Keeper, NoKeeper
 from ..choice import Route
 from ..components import to_components, to_matrix
 from ..errors import OptionError
@@ -15,21 +17,17 @@ from ..recorder import Recorder
 from ..runs import UNPHYSICAL, Problem, Run, turned
 from .composition import SlabComposition
 from .fixed_steps import SlabFrame, fixed_steps
-from .slabs import Field, Slabs
+from .slabs import Field, Slabs, together
 
 Array = np.ndarray
 
 
-def require_slabs(comm: Any, dt: float | None, route: Route, save: Any, checkpoint: Any) -> None:
+def require_slabs(dt: float | None, route: Route, save: Any) -> None:
     """Refuse what does not run on many processes."""
-    if not all(hasattr(comm, name) for name in ("rank", "size", "Alltoallw")):
-        raise OptionError("comm", "must be an mpi4py communicator", repr(comm), "Pass mpi4py.MPI.COMM_WORLD")
     if route.transport != "spectral":
         raise OptionError("comm", "many processes share a run of the split route without exact positivity", f"{route.method}: {route.reason}", "Run it on one process")
     if dt is None:
         raise OptionError("comm", "many processes take equal steps", "no dt", "Give dt=, e.g. a hundredth of the time")
-    if checkpoint is not None:
-        raise OptionError("checkpoint", "is for runs of one process", repr(checkpoint), "Leave it out")
     if save is not None:
         raise OptionError("save", "is for runs of one process", repr(save), "Keep frames, and take observables of the result")
 
@@ -45,11 +43,14 @@ def run_on_slabs(problem: Problem, route: Route, comm: Any) -> Run | None:
     dim, first = problem.model.dim, comm.rank == 0
     recorder = Recorder(problem.grid, dim, len(problem.states), problem.times, problem.kept if first else np.array([]), {})
     seconds = {"compile": 0.0, "setup": time.perf_counter() - began}
-    began = time.perf_counter()
-    for frame in fixed_steps(composition, field, problem.times, problem.dt, lambda now: None):
+    began = time.perf_counter() - problem.keeper.before
+    slabs.together(lambda: problem.keeper.attach(recorder))
+    for frame in fixed_steps(composition, field, problem.times, problem.dt, lambda now: None, problem.keeper):
+        recorder.count = frame.index + 1
         _record(recorder, frame, structure, dim, began)
         if frame.index in [int(np.flatnonzero(problem.times == kept)[0]) for kept in problem.kept]:
             _gather(recorder, frame, structure, dim)
+        problem.keeper.recorded()
         lowest = float(frame.smallest.min())
         if lowest < UNPHYSICAL and problem.mode == "error":
             raise OptionError("rho0", "must stay positive to the size of the errors", f"eigenvalue {lowest:.3g} of the largest trace at t = {frame.t:.6g}", "Use more cells")
@@ -65,6 +66,47 @@ def run_on_slabs(problem: Problem, route: Route, comm: Any) -> Run | None:
     )  # fmt: skip
 
 
+class Follower(NoKeeper):
+    """What the other processes have in place of the keeper of the first one."""
+
+    def __init__(self, record: dict[str, Any] | None = None, initial: dict[str, Array] | None = None, folder: Any = None) -> None:
+        self.record, self.initial, self.folder, self.source = record, initial or {}, folder, (record or {}).get("source", {})
+        self.resumes, self.keeps = record is not None, True
+
+
+def require_communicator(comm: Any) -> bool:
+    """Whether a communicator has several processes; refuses what is none."""
+    if comm is None:
+        return False
+    if not all(hasattr(comm, name) for name in ("rank", "size", "bcast", "Alltoallw")):
+        raise OptionError("comm", "must be an mpi4py communicator", repr(comm), "Pass mpi4py.MPI.COMM_WORLD")
+    return bool(comm.size > 1)
+
+
+def shared_keeper(comm: Any, make: Callable[[], NoKeeper]) -> NoKeeper:
+    """The keeper of a shared run: made on the first process, which alone writes; the others follow it."""
+    mine = NoKeeper()
+
+    def first() -> bool:
+        nonlocal mine
+        mine = make()
+        return mine.keeps
+
+    keeps = together(comm, first)
+    return Follower() if keeps and comm.rank else mine
+
+
+def shared_reopen(comm: Any, keeper: Keeper) -> NoKeeper:
+    """The keeper of a run that is resumed, its record and arrays read by the first process."""
+
+    def first() -> tuple[Any, Any]:
+        keeper.reopen()
+        return keeper.record, keeper.initial
+
+    record, initial = together(comm, first)
+    return Follower(record, initial, keeper.folder) if comm.rank else keeper
+
+
 def _composition(problem: Problem, structure: Structure, slabs: Slabs) -> SlabComposition:
     accuracy = float(min(1e-2 * problem.tol, 1e-6) / (problem.times[-1] - problem.times[0]))
     return SlabComposition(problem.model, problem.grid, structure, float(problem.times[0]), accuracy, slabs=slabs)
@@ -72,7 +114,7 @@ def _composition(problem: Problem, structure: Structure, slabs: Slabs) -> SlabCo
 
 def _start(problem: Problem, structure: Structure, slabs: Slabs, axis: int) -> Array:
     """This process's part of the initial states, in the basis of the composition."""
-    mine = _where(slabs, axis)
+    mine = slabs.where(axis)
     parts = [to_components(np.ascontiguousarray(state.rho[mine])) for state in problem.states]
     return turned(np.ascontiguousarray(np.stack(parts, axis=1)), structure.basis, False)
 
@@ -110,10 +152,4 @@ def _gather(recorder: Recorder, frame: SlabFrame, structure: Structure, dim: int
             part = np.empty(shape)
             comm.Recv(part, source=rank)
         rho = np.moveaxis(to_matrix(turned(part, structure.basis, True)), 2, 0)
-        target[_where(slabs, field.axis, rank)] = rho
-
-
-def _where(slabs: Slabs, axis: int, rank: int | None = None) -> Any:
-    """Index of a process's cells in an array whose last dimensions are the cells."""
-    low, high = slabs.cells(axis, rank)
-    return (..., slice(low, high), *(slice(None),) * (slabs.grid.ndim - axis - 1))
+        target[slabs.where(field.axis, rank)] = rho
