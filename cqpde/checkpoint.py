@@ -51,7 +51,7 @@ Arrays = dict[str, Array]
 SHARE = 0.05
 
 #: Seconds that the record of a run takes to be written, about.
-RECORD = 0.06
+RECORD = 0.1
 
 #: Bytes per second that a disk is trusted with before anything was written to it.
 SPEED = 1e8
@@ -239,7 +239,7 @@ class Keeper(NoKeeper):
     def begin(self, make: Callable[[], tuple[dict[str, Any], Arrays]], need: float = 0.0) -> None:
         """Start a new run in the folder, whose files will take up to ``need`` bytes; ``make`` gives its record and initial arrays.
 
-        They are written when the run has taken a second, or when it is stopped: a shorter run leaves nothing.
+        They are written when the run has taken two seconds, or when it is stopped: a shorter run leaves nothing.
 
         Raises
         ------
