@@ -111,7 +111,7 @@ class Subject:
         folder.mkdir(parents=True)
         began = time.monotonic()
         process = start(self.command, folder)
-        while process.poll() is None and not any(folder.glob("out.nc.run/state.*")):
+        while process.poll() is None and newest(folder) == 0.0:
             time.sleep(0.01)
         self.begun = time.monotonic() - began
         if process.wait() != 0:
@@ -146,7 +146,7 @@ def hit(trial: Trial, command: list[str], folder: Path, after: float, number: in
     for _ in range(4):
         if trial.hits:
             break
-        (folder / OUT).unlink()
+        (folder / OUT).unlink(missing_ok=True)
         after *= 0.4
         if attempt(trial, command, folder, after, number):
             return True
@@ -174,9 +174,9 @@ def attempt(trial: Trial, command: list[str], folder: Path, after: float, number
 def newest(folder: Path) -> float:
     """When the newest checkpoint was written; 0 if there is none."""
     times = [0.0]
-    for path in folder.glob("out.nc.run/**/state.*"):
+    for name in ("state.0", "state.1", "grid_error/state.0", "grid_error/state.1"):
         with contextlib.suppress(FileNotFoundError):  # it may go at any moment
-            times.append(path.stat().st_mtime)
+            times.append((folder / "out.nc.run" / name).stat().st_mtime)
     return max(times)
 
 
