@@ -65,7 +65,7 @@ def _parser() -> _Parser:
     run.add_argument("--method", help="auto (default), split or fv")
     run.add_argument("--positivity", help="exact: every factor of the split route completely positive to round-off")
     run.add_argument("--transport", help="fv: limited, upwind or linear; split with --positivity exact: shift or limited")
-    run.add_argument("--dt", type=float, help="equal steps of this length in place of step control (split, large grids)")
+    run.add_argument("--dt", type=float, help="equal steps of this length in place of step control (split, large grids; needed under mpiexec)")
     run.add_argument("--no-grid-error", action="store_true", help="do not estimate the grid error")
 
     again = command(

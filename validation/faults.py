@@ -363,7 +363,7 @@ def subjects(home: Path) -> list[Subject]:
 QUICK = {"SIGKILL": ("split", "ensemble", "fv"), "SIGTERM": ("ensemble",), "wall-clock limit": ("split",), "disk full": ("split",), "newest checkpoint cut": ("fv",)}
 
 
-def inject(times: int, seed: int, quick: bool, workers: int) -> list[dict[str, Any]]:
+def inject(times: int, seed: int, quick: bool, workers: int, only: list[str] | None = None) -> list[dict[str, Any]]:
     """All faults on all runs; one row per fault and run."""
     home = Path(tempfile.mkdtemp())
     rows = []
@@ -374,7 +374,7 @@ def inject(times: int, seed: int, quick: bool, workers: int) -> list[dict[str, A
             jobs: list[tuple[str, Subject, list[Any]]] = []
             for f, (name, fault) in enumerate(FAULTS.items()):
                 for s, subject in enumerate(kinds):
-                    if quick and subject.name not in QUICK.get(name, ()):
+                    if (quick and subject.name not in QUICK.get(name, ())) or (only and name not in only):
                         continue
                     futures = []
                     for k in range(times):
@@ -434,13 +434,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2, help="processes at a time")
     parser.add_argument("--quick", action="store_true", help="a choice of them, once each, no overhead")
+    parser.add_argument("--only", action="append", choices=list(FAULTS), help="inject only this fault (repeatable)")
     parser.add_argument("--overhead", action="store_true", help="only the overhead")
     arguments = parser.parse_args(argv)
     out: dict[str, Any] = {}
     if not arguments.overhead:
         print(f"seed {arguments.seed}")
-        out["faults"] = inject(1 if arguments.quick else arguments.times, arguments.seed, arguments.quick, arguments.workers)
-    if not arguments.quick:
+        out["faults"] = inject(1 if arguments.quick else arguments.times, arguments.seed, arguments.quick, arguments.workers, arguments.only)
+    if not arguments.quick and not arguments.only:
         out["overhead"] = overhead(5)
     return out
 
