@@ -50,7 +50,7 @@ def point_state(start):
     return {"grid": grid, "rho": cq.gaussian(grid, 0.0, 0.6, cq.ket("+")).rho, "recipe": None, "normalisation": 1.0, "note": "point", "sampler": start.sampler}
 
 
-def distribution(cells=64, dt=0.00875, phi=0.0):
+def distribution(cells=64, dt=0.0175, phi=0.0):
     """rho(x, px, y, py) at the end."""
     grid = cq.models.mass_in_superposition_grid(cells)
     start = cq.models.mass_in_superposition_start(grid)
@@ -86,7 +86,7 @@ def figure_8(sol, mean):
     return picture
 
 
-def main(quick=False, folder=PICTURES, cells=64, dt=0.00875):
+def main(quick=False, folder=PICTURES, cells=64, dt=0.0175):
     began = time.perf_counter()
     sol = quick_distribution() if quick else distribution(cells, dt)
     numbers = {"seconds": time.perf_counter() - began, "peak_GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
@@ -115,6 +115,6 @@ def quick_distribution():
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=64)
-    parser.add_argument("--dt", type=float, default=0.00875)
+    parser.add_argument("--dt", type=float, default=0.0175)
     given = parser.parse_args()
     main(cells=given.cells, dt=given.dt)

@@ -20,12 +20,12 @@ import numpy as np
 import cqpde as cq
 
 
-def mass(quick: bool) -> tuple[list[Any], cq.State]:
+def mass(quick: bool, cells: tuple[int, int] = (64, 48)) -> tuple[list[Any], cq.State]:
     """Mass in superposition: the solution, one of twice the step, one on fewer cells; and the start.
 
     The boxes are wider than that of ``cqpde run``: beyond 1e-5 of the probability at their ends the moments tell in a comparison with many trajectories.
     """
-    fine, coarse, dt, end = (28, 22, 0.0125, 0.1) if quick else (64, 48, 0.0125, 0.35)
+    fine, coarse, dt, end = (28, 22, 0.0125, 0.1) if quick else (*cells, 0.0125, 0.35)
 
     def start(n: int) -> cq.State:
         if quick:  # a short run that few cells hold
@@ -39,7 +39,7 @@ def mass(quick: bool) -> tuple[list[Any], cq.State]:
     return [run(fine, dt), run(fine, 2 * dt), run(coarse, dt)], start(fine)
 
 
-def space(quick: bool) -> tuple[list[Any], cq.State]:
+def space(quick: bool, _: tuple[int, int] = (0, 0)) -> tuple[list[Any], cq.State]:
     """The same in space, 6-D: softer and wider (eps = 0.8, start 0.45 wide), so that 16 cells an axis resolve a short run."""
     fine, coarse = (14, 12) if quick else (16, 14)
 
@@ -54,7 +54,7 @@ def space(quick: bool) -> tuple[list[Any], cq.State]:
     return [run(fine, 0.01), run(fine, 0.02), run(coarse, 0.01)], start(fine)
 
 
-def well(quick: bool) -> tuple[list[Any], cq.State]:
+def well(quick: bool, _: tuple[int, int] = (0, 0)) -> tuple[list[Any], cq.State]:
     """Well and barrier with q_min = 0.1, from a Gaussian that cells resolve and that starts above q = 0; and the start."""
     cells, tol = ((80, 60, 45), 5e-4) if quick else ((128, 96, 72), 2e-4)
     box = lambda n: cq.models.well_and_barrier_grid(0.1, (n, n), q_max=3.5, p_max=6.0)  # holds a run to t = 0.5
@@ -74,6 +74,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--trajectories", type=int, help="default: 10^6, quick: a few thousand")
     parser.add_argument("--dt", type=float, default=0.0025, help="step of the trajectories")
+    parser.add_argument("--cells", type=int, nargs=2, default=(64, 48), metavar=("FINE", "COARSE"), help="cells per axis of the mass")
     parser.add_argument("--only", choices=tuple(MODELS))
     given = parser.parse_args(argv)
     found = {}
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             continue
         count = given.trajectories or (few if given.quick else 1_000_000)
         began = time.perf_counter()
-        (sol, *coarse), rho0 = solutions(given.quick)
+        (sol, *coarse), rho0 = solutions(given.quick, tuple(given.cells))
         seconds = [time.perf_counter() - began]
         ens = cq.unravel(model(), rho0, [0.0, float(sol.t[-1])], trajectories=count, seed=1, dt=0.005 if given.quick else given.dt, bias=True)
         seconds.append(time.perf_counter() - began - seconds[0])
