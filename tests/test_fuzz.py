@@ -7,6 +7,8 @@ import faulthandler
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from cqpde.integrate import evolve
+
 from . import fuzz_arguments, fuzz_cases, fuzz_text
 from .fuzzing import judge
 
@@ -16,7 +18,9 @@ KINDS = fuzz_cases.KINDS | fuzz_text.KINDS | fuzz_arguments.KINDS
 
 
 @pytest.mark.parametrize("kind", COUNTS)
-def test_random_cases_run_or_are_refused(kind):
+def test_random_cases_run_or_are_refused(kind, monkeypatch):
+    # a run whose cells are crossed a hundred million times may be sound and takes an hour: here such runs are refused earlier
+    monkeypatch.setattr(evolve, "MOST_SPAN", 1e5)
     counts = {"run": 0, "refused": 0}
     faulthandler.dump_traceback_later(600, exit=True)  # a kernel that never ends cannot be interrupted otherwise
 
@@ -32,4 +36,4 @@ def test_random_cases_run_or_are_refused(kind):
         run()
     finally:
         faulthandler.cancel_dump_traceback_later()
-    assert counts["run"] > COUNTS[kind] // 40 and (counts["refused"] > COUNTS[kind] // 10 or kind == "command"), counts
+    assert counts["run"] > COUNTS[kind] // 60 and (counts["refused"] > COUNTS[kind] // 10 or kind == "command"), counts

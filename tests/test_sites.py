@@ -234,7 +234,7 @@ def test_a_thousand_sites_and_files(tmp_path):
     [
         (lambda: cq.KetSum([[[1, 0]]], [0.5]), "trace"),
         (lambda: cq.KetSum([[[1, 0]], [[0, 1]]], [[0.5, 1], [1, 0.5]]), "positive"),
-        (lambda: cq.ghz(0), "positive integer"),
+        (lambda: cq.ghz(0), "integer of at least 1"),
         (lambda: cq.solve_sites(cq.models.lattice_site(), start, cq.ket("+"), [0, 1]), "KetSum"),
         (lambda: cq.solve_sites([cq.models.lattice_site()] * 2, start, cq.ghz(3), [0, 1]), "3 sites"),
         (lambda: cq.solve_sites(cq.models.lattice_site(), start, cq.ghz(2), [0, 1], method="fv"), "linear"),

@@ -60,6 +60,10 @@ def steps_of(model: Model, grid: Grid, structure: Structure, gaps: Array, t: flo
     return (unit, multiple, 2) if multiple is not None and multiple > 1 else None
 
 
+#: Cells of a grid that is looked at before it is named.
+MOST_TRIED = 1 << 26
+
+
 def propose(
     model: Model, grid: Grid, structure: Structure, x: Array, times: Array, probes: tuple[float, ...], tol: float, step: float
 ) -> str:
@@ -146,6 +150,8 @@ def _grid_for(
         if i not in axes:
             cells[axis.name] = max(axis.n, int(np.ceil((axis.upper - axis.lower) / h))) + extra
     refined = grid.with_cells(**cells) if cells else grid
+    if np.prod(refined.shape, dtype=float) > MOST_TRIED:
+        return None
     boxes: dict[str, tuple[float, float, int]] = {}
     for i, g in measures(model, refined, axes, probes[0]).items():
         axis, move = grid.axes[i], g * dt * (0.5 if order == 4 else 1.0)
@@ -165,6 +171,8 @@ def _grid_for(
 
 def _works(model: Model, grid: Grid, structure: Structure, gaps: Array, probes: tuple[float, ...], tol: float, dt: float) -> bool:
     """Whether a grid allows steps of ``dt``, by the rules that a run holds it to."""
+    if np.prod(grid.shape, dtype=float) > MOST_TRIED:
+        return False
     try:
         found = steps_of(model, grid, structure, gaps, probes[0])
     except CqpdeError:

@@ -54,7 +54,7 @@ def read_observable(text: str, names: tuple[str, ...], model: Any = None) -> Cal
     OptionError
         For unknown names ("did you mean") and arguments the observable does not take.
     """
-    name, *words = str(text).split()
+    name, *words = str(text).split() or [""]
     if name not in WORDS:
         raise OptionError("observable", "must be the name of an observable of .cq", repr(name), did_you_mean(name, WORDS))
     if WORDS[name] == "operator":

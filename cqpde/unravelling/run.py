@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checkpoint import NoKeeper, keeper_of
 from ..coefficients import Point
-from ..errors import CqpdeError, Interrupted, OptionError, SolverError
+from ..errors import CqpdeError, Interrupted, ModelError, OptionError, SolverError
 from ..initial import State
 from ..model import Model
 from ..signals import graceful_signals
@@ -160,6 +160,10 @@ def unravel(
     return build(plan, parts, time.perf_counter() - began + keeper.before)
 
 
+#: Where a coefficient fails this many boxes away, it is the trajectory that exploded.
+FAR = 1e6
+
+
 def run_chunks(plan: Plan, first: int, trajectories: int, threads: int, progress: bool | None, keeper: NoKeeper | None = None) -> list[Part]:
     """Run chunks ``first, first + 1, ...``; statistics are merged in chunk order, whatever order they finish in."""
     from tqdm import tqdm
@@ -279,16 +283,18 @@ def advance(plan: Plan, swarm: Swarm, t: float, h: float, noise: Noise) -> tuple
     try:
         with np.errstate(all="ignore"):
             c = METHODS[plan.method].step(plan.fields, swarm, t, h, noise)
-    except (np.linalg.LinAlgError, FloatingPointError):
-        _require_finite(plan, swarm, -1, t)
+    except (np.linalg.LinAlgError, FloatingPointError, ModelError):
+        _require_finite(plan, swarm, -1, t, FAR)
         raise
     return plan.ends.apply(before, swarm, c, t, h, noise)
 
 
-def _require_finite(plan: Plan, swarm: Swarm, chunk: int, t: float) -> None:
+def _require_finite(plan: Plan, swarm: Swarm, chunk: int, t: float, far: float = np.inf) -> None:
+    """Refuse trajectories that are not finite, or further from the box than ``far`` times its size."""
     if not len(swarm.z):
         return
-    good = all_finite(swarm.z) & all_finite(swarm.x.reshape(len(swarm.x), -1))
+    reach = far * max(max(abs(a.lower), abs(a.upper)) for a in plan.rho0.grid.axes)
+    good = all_finite(swarm.z) & all_finite(swarm.x.reshape(len(swarm.x), -1)) & (np.abs(swarm.z) <= reach).all(axis=1)
     if not good.all():
         worst = int(np.argmin(good))
         raise SolverError(
