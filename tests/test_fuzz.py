@@ -18,7 +18,8 @@ KINDS = fuzz_cases.KINDS | fuzz_text.KINDS | fuzz_arguments.KINDS
 
 
 @pytest.mark.parametrize("kind", COUNTS)
-def test_random_cases_run_or_are_refused(kind, monkeypatch):
+def test_random_cases_run_or_are_refused(kind, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # some words are names of files
     # a run whose cells are crossed a hundred million times may be sound and takes an hour: here such runs are refused earlier
     monkeypatch.setattr(evolve, "MOST_SPAN", 1e5)
     counts = {"run": 0, "refused": 0}
