@@ -14,6 +14,7 @@ from .errors import OptionError
 from .grid import Grid
 from .integrate.evolve import Frame
 from .kernels.diagnostics import matrices, survey
+from .options import numbers
 
 Array = np.ndarray
 
@@ -187,7 +188,7 @@ def frame_times(times: Array, frames: Any, save: Any) -> Array:
     """Times at which full fields are kept."""
     if frames is None:
         return times if save is None else times[-1:]
-    kept = np.array(frames, dtype=float).reshape(-1)
+    kept = numbers("frames", frames, float, "must be times out of t").reshape(-1)
     missing = [float(f) for f in kept if f not in times]
     if missing or len(kept) == 0:
         raise OptionError("frames", "must be times out of t", missing or "none", "Take them from the same array")
@@ -202,6 +203,8 @@ def savers_of(save: Any, grid: Grid, model: Any) -> dict[str, Callable[..., Any]
 
     if isinstance(save, str):
         save = [save]
+    if not isinstance(save, Mapping | list | tuple):
+        raise OptionError("save", "must be a list of observables, or a dict of them by name", repr(save), "Write e.g. ['density', 'purity']")
     items = list(save.items()) if isinstance(save, Mapping) else [(variable_name(str(s)), s) for s in save]
     out: dict[str, Callable[..., Any]] = {}
     for name, what in items:
