@@ -191,6 +191,9 @@ def validate(arguments: argparse.Namespace) -> int:
     solution = io.load(arguments.file)
     if not isinstance(solution, xr.Dataset) or "rho" not in solution or not solution.attrs.get("cqpde_config"):
         raise FileError(arguments.file, "must hold full fields and the configuration", "neither or one", "Write it with 'cqpde run'")
+    missing = [name for name in ("tol", "method", "transport") if name not in solution.attrs]
+    if missing:
+        raise FileError(arguments.file, "must say how it was made", f"no attribute {missing[0]}", "Write it with 'cqpde run'")
     problem = config.parse_text(str(solution.attrs["cqpde_config"]), arguments.file)
     rho0, grid = problem.rho0, grid_of(solution)
     times = solution[str(solution["rho"].dims[0])].values

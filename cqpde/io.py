@@ -20,6 +20,7 @@ import numpy as np
 
 from .dataset import DIAGNOSTICS, SCHEMA, grid_of
 from .errors import CqpdeError, FileError
+from .file_checks import check_claims, check_content
 from .options import require_flag
 
 if TYPE_CHECKING:
@@ -246,12 +247,14 @@ def load(path: str | Path, lazy: bool | None = None) -> Any:
             _need_zarr(path)
             stored = xr.open_dataset(path, engine="zarr", decode_times=False, consolidated=False, chunks=None)
         else:
+            check_claims(path)
             stored = xr.open_dataset(path, engine="netcdf4", decode_times=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise FileError(
             str(path), "must be a readable netCDF file", str(error)[:200], "Check the path, or write the file again"
         ) from None
     _check_schema(stored, path)
+    check_content(stored, path, DIAGNOSTICS)
     if lazy or (lazy is None and stored.nbytes > LAZY_BYTES):
         import dask.array
 
@@ -330,7 +333,7 @@ def _check_schema(stored: xr.Dataset, path: str | Path) -> None:
         )
     try:
         grid = grid_of(stored)
-    except (CqpdeError, KeyError, TypeError, ValueError) as error:  # whatever a foreign attribute does to the grid is one refusal
+    except (CqpdeError, KeyError, TypeError, ValueError, OverflowError) as error:  # whatever a foreign attribute does to the grid is one refusal
         raise FileError(str(path), "must describe a grid", str(error)[:200], "The file is damaged") from None
     for axis in grid.axes:
         if not np.allclose(stored[axis.name].values, axis.centers, rtol=0, atol=1e-9 * (axis.upper - axis.lower)):
@@ -367,7 +370,7 @@ def describe(path: str | Path) -> str:
     ds, known = load(path), facts(path)
     ds = getattr(ds, "dataset", ds)  # of a ProductSum
     told = ("kind", "model", "method", "trajectories", "seed", "dt", "verdict", "p_value", "reasons")
-    if known["kind"] == "solution" and known["diagnostics"]:
+    if known["kind"] == "solution" and len(known["diagnostics"]) == len(DIAGNOSTICS):
         summary = ds.cq.summary()
     else:
         rows = {"kind": known["kind"]} | {key: ds.attrs[key] for key in told if key in ds.attrs} | {"grid": repr(grid_of(ds))}

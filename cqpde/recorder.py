@@ -203,6 +203,8 @@ def savers_of(save: Any, grid: Grid, model: Any) -> dict[str, Callable[..., Any]
 
     if isinstance(save, str):
         save = [save]
+    if not isinstance(save, Mapping | list | tuple):
+        raise OptionError("save", "must be a list of observables, or a dict of them by name", repr(save), "Write e.g. ['density', 'purity']")
     items = list(save.items()) if isinstance(save, Mapping) else [(variable_name(str(s)), s) for s in save]
     out: dict[str, Callable[..., Any]] = {}
     for name, what in items:

@@ -120,7 +120,7 @@ ENDS = {
 @st.composite
 def grids(draw: Any, noisy: dict[str, bool]) -> dict[str, Any]:
     """Arguments of a Grid."""
-    scale = draw(st.sampled_from([4.0] * 12 + [8.0, 8.0, 2.0, 1e5, 1e-7]))
+    scale = draw(st.sampled_from([4.0] * 12 + [8.0, 8.0, 2.0, 1e5, 1e-9]))
     most = 40 if len(noisy) == 1 else 14
     shift = draw(st.sampled_from([0.0] * 8 + [0.5, 0.1, 100.0]))
     out = {}

@@ -37,7 +37,7 @@ class Case:
 
 @contextlib.contextmanager
 def limit(seconds: float) -> Iterator[None]:
-    """Raise :class:`Hang` in the main thread after so many seconds."""
+    """Raise :class:`Hang` in the main thread after so many seconds of processor time."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -45,13 +45,13 @@ def limit(seconds: float) -> Iterator[None]:
     def ring(*_: Any) -> None:
         raise Hang(f"more than {seconds:g} s")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def judge(case: Case, seconds: float = SECONDS) -> str:

@@ -41,7 +41,7 @@ LAYERS = [
     {"comparison"},
     {"report"},
     {"theory"},
-    {"io", "config"},
+    {"io", "config", "file_checks"},
     {"export", "plotting", "starting", "resuming", "running"},
     {"commands"},
     {"cli"},

@@ -272,7 +272,7 @@ class SplitRun:
             difference = np.inf
             if k > 1:
                 difference = trace_norm_bound((fresh - combined).reshape(x.shape[0], -1), x.shape[1], volume)
-                ratio = difference / previous if np.isfinite(previous) else 1.0
+                ratio = difference / previous if 0.0 < previous < np.inf else 1.0
                 # each chain of n steps divides the error by n^2 / kappa
                 gain = min(1.0, SAFETY * max(ratio, 1e-3) * (counts[-2] / counts[-1]) ** 2) if k > 2 else 1.0
                 error, previous = difference * gain, difference
