@@ -113,7 +113,7 @@ def choose(
         return Route("fv", f"transport='{transport}' belongs to the finite-volume route", transport)
     found = structure_of(model, grid, times)
     if isinstance(found, Structure):
-        found = _fits(grid, found, positivity) or found
+        found = fits(grid, found, positivity) or found
     if isinstance(found, Obstacle):
         return _refused(method, found, transport)
     asked = "asked for" if method == "split" else "every part of the model is solved exactly"
@@ -137,7 +137,7 @@ def choose(
     return _refused(method, obstacle, transport, nearest(found))
 
 
-def _fits(grid: Grid, structure: Structure, positivity: str | None) -> Obstacle | None:
+def fits(grid: Grid, structure: Structure, positivity: str | None) -> Obstacle | None:
     """What the parts themselves do not tell."""
     if positivity is None and structure.walls:
         name = structure.walls[0]

@@ -132,11 +132,13 @@ def resume(arguments: argparse.Namespace) -> int:
     from . import config, io, models, running
     from .checkpoint import Keeper
     from .dataset import grid_of
+    from .parallel.slabs import together
     from .parallel.world import world
     from .resuming import resumed
 
     comm = world()
-    folder = running.find_run(arguments.what)
+    find = lambda: running.find_run(arguments.what)
+    folder = find() if comm is None else together(comm, find)  # one process looks: looking takes the lock for a moment
     output = running.output_of(folder, arguments.output)
     io.check_writable(output)
     quiet = arguments.quiet or arguments.json or comm is not None

@@ -195,6 +195,15 @@ def test_underdamped_stationary_state_is_found_by_composition():
         cq.steady_state(cq.thermal(("x",), ENERGIES["complex"], beta, mobility={"x": 0.6}), cq.Grid(x=(-6, 6, 64)), method="composition")
 
 
+def test_composition_refuses_walls():
+    """A specular end is no end of the split route, which would go round there."""
+    model = cq.Model(("q", "p"), 1, D1C={"q": lambda z: z.p, "p": lambda z: -z.q - z.p}, D2={"p": 0.5})
+    with pytest.raises(CqpdeError, match="a streaming axis of the split route is open or periodic"):
+        cq.steady_state(model, cq.Grid(q=(0, 6, 48, ("specular(p)", "open")), p=(-6, 6, 48)), method="composition")
+    with pytest.raises(OptionError, match="transport: belongs to the other methods"):
+        cq.steady_state(model, cq.Grid(q=(-6, 6, 48), p=(-6, 6, 48)), method="composition", transport="upwind")
+
+
 def test_relaxation_rates_by_composition():
     """An Ornstein-Uhlenbeck pair of gamma and 2 gamma: rates j + 2 k, to 1e-8."""
     model = cq.Model(("x", "y"), 1, D1C={"x": lambda z: -z.x, "y": lambda z: -2 * z.y}, D2={"x": 0.5, "y": 1.0})

@@ -7,7 +7,7 @@ each process sends every other one the block that both cuts have in common (``MP
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,16 +90,22 @@ class Slabs:
         part[axis], start[axis] = cells[1] - cells[0], cells[0]
         return MPI.DOUBLE.Create_subarray(list(shape), part, start).Commit()
 
-    def collect(self, x: Array, axis: int) -> Array | None:
-        """The whole field on the first process, from slabs along ``axis``; None on the others."""
+    def received(self, x: Array, axis: int) -> Iterator[tuple[int, Array]]:
+        """On the first process, the slabs along ``axis`` of all processes in turn; the others send theirs."""
         if self.comm.rank:
             self.comm.Send(np.ascontiguousarray(x), dest=0)
-            return None
-        whole = np.empty((*x.shape[:2], *self.grid.shape))
-        for rank in range(self.comm.size):
-            part = x if rank == 0 else np.empty(self._shape(x.shape[0], x.shape[1], axis, rank))
-            if rank:
-                self.comm.Recv(part, source=rank)
+            return
+        yield 0, x
+        for rank in range(1, self.comm.size):
+            part = np.empty(self._shape(x.shape[0], x.shape[1], axis, rank))
+            self.comm.Recv(part, source=rank)
+            yield rank, part
+
+    def collect(self, x: Array, axis: int) -> Array | None:
+        """The whole field on the first process, from slabs along ``axis``; None on the others."""
+        whole = None if self.comm.rank else np.empty((*x.shape[:2], *self.grid.shape))
+        for rank, part in self.received(x, axis):
+            assert whole is not None
             whole[self.where(axis, rank)] = part
         return whole
 

@@ -12,7 +12,7 @@ from ..channels.parts import Structure
 from ..checkpoint import Keeper, NoKeeper
 from ..choice import Route
 from ..components import to_components, to_matrix
-from ..errors import OptionError
+from ..errors import OptionError, RouteError
 from ..recorder import Recorder
 from ..runs import UNPHYSICAL, Problem, Run, turned
 from .composition import SlabComposition
@@ -53,7 +53,7 @@ def run_on_slabs(problem: Problem, route: Route, comm: Any) -> Run | None:
         problem.keeper.recorded()
         lowest = float(frame.smallest.min())
         if lowest < UNPHYSICAL and problem.mode == "error":
-            raise OptionError("rho0", "must stay positive to the size of the errors", f"eigenvalue {lowest:.3g} of the largest trace at t = {frame.t:.6g}", "Use more cells")
+            raise RouteError("rho", "must stay positive to the size of the errors", f"eigenvalue {lowest:.3g} of the largest trace at t = {frame.t:.6g}", "Use more cells")
     seconds["steps"] = time.perf_counter() - began
     moved = float(slabs.total(field.moved))
     if not first:
@@ -138,18 +138,6 @@ def _record(recorder: Recorder, frame: SlabFrame, structure: Structure, dim: int
 def _gather(recorder: Recorder, frame: SlabFrame, structure: Structure, dim: int) -> None:
     """Bring a frame to the first process, one slab after the other."""
     field, slabs = frame.field, frame.field.slabs
-    comm = slabs.comm
-    if comm.rank:
-        comm.Send(np.ascontiguousarray(field.x), dest=0)
-        return
-    target = recorder.rho[int(np.flatnonzero(recorder.kept == frame.t)[0])]
-    for rank in range(comm.size):
-        part = field.x
-        if rank:
-            low, high = slabs.cells(field.axis, rank)
-            shape = list(field.x.shape)
-            shape[field.axis + 2] = high - low
-            part = np.empty(shape)
-            comm.Recv(part, source=rank)
-        rho = np.moveaxis(to_matrix(turned(part, structure.basis, True)), 2, 0)
-        target[slabs.where(field.axis, rank)] = rho
+    for rank, part in slabs.received(field.x, field.axis):
+        target = recorder.rho[int(np.flatnonzero(recorder.kept == frame.t)[0])]
+        target[slabs.where(field.axis, rank)] = np.moveaxis(to_matrix(turned(part, structure.basis, True)), 2, 0)

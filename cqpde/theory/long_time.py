@@ -6,8 +6,8 @@ import numpy as np
 
 from ..channels.compose import Composition, turn
 from ..channels.guards import relaxation_step
-from ..channels.parts import Obstacle
-from ..choice import structure_of
+from ..channels.parts import Obstacle, Structure
+from ..choice import fits, structure_of
 from ..components import to_components, to_matrix, trace_norm_bound
 from ..errors import SolverError
 from ..grid import Grid
@@ -47,6 +47,8 @@ class Propagator:
 
     def __init__(self, model: Model, grid: Grid, tol: float, period: float | None = None) -> None:
         found = structure_of(model, grid, (0.0,))
+        if isinstance(found, Structure):
+            found = fits(grid, found, None) or found
         if isinstance(found, Obstacle):
             raise found.error("Use method='direct' or 'krylov'")
         self.model, self.grid, self.structure = model, grid, found

@@ -11,7 +11,7 @@ from ..errors import OptionError
 from ..grid import Grid
 from ..initial import State
 from ..model import Model
-from ..options import DATASET, MODEL, takes
+from ..options import DATASET, MODEL, STATE, integer, takes
 from ..unravelling.fields import RANK
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def _inverse_root(s: Array) -> Array:
     return np.asarray((vectors * inverse[..., None, :]) @ np.swapaxes(vectors, -1, -2))
 
 
+@takes(model=MODEL, rho0=STATE, solution=DATASET, trajectories=integer(200, 1 << 40))
 def mean_field_distance(model: Model, rho0: State, solution: xr.Dataset, *, trajectories: int = 100_000, seed: int | None = None) -> xr.Dataset:
     r"""How far the mean-field distribution lies from the full one, in integrated trace norm, along a run.
 

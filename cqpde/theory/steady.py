@@ -93,6 +93,8 @@ def steady_state(
         raise OptionError("transport", "must be a known linear mode", repr(transport), f"Known: {', '.join(TRANSPORTS[1:])}")
     if not 1 <= modes <= 64:
         raise OptionError("modes", "must be from 1 to 64", modes, "Ask for a few")
+    if method == "composition" and transport != "linear":
+        raise OptionError("transport", "belongs to the other methods", repr(transport), "Leave it out")
     if model.time_dependent:
         raise OptionError("model", "must not depend on t", model.name, "A driven model has no stationary state of this kind")
     if method == "composition":
