@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from . import plotting as plot
     from .coefficients import sampled
     from .errors import CqpdeError, CqpdeWarning, Interrupted
+    from .estimating import Estimate, estimate
     from .fv.generator import generator
     from .grid import Grid
     from .hamiltonian import healed
@@ -44,7 +45,7 @@ _WHERE = {
     "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "Interrupted": "errors", "generator": "fv.generator", "Grid": "grid",
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
     "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver",
-    "resume": "resuming", "Report": "report", "validate": "report", "from_qobj": "interop",
+    "resume": "resuming", "Estimate": "estimating", "estimate": "estimating", "Report": "report", "validate": "report", "from_qobj": "interop",
     **dict.fromkeys(("KetSum", "ProductSum", "ghz", "product_ket", "solve_sites", "w_state"), "sites"),
     "adjoint": "theory.adjoint", "decoherence_diffusion": "theory.tradeoff",
     "scalar_field": "theory.fields", "mean_field_distance": "theory.meanfield", "mean_field_validity": "theory.meanfield", "map_positivity": "theory.positivity",
@@ -59,8 +60,8 @@ _WHERE = {
 }  # fmt: skip
 
 __all__ = [
-    "CqpdeError", "CqpdeWarning", "Grid", "Interrupted", "KetSum", "Model", "ProductSum", "Report", "State", "adjoint", "basis", "church",
-    "condition", "correlated", "correlation", "decoherence_diffusion", "destroy", "detailed_balance", "extend", "from_array",
+    "CqpdeError", "CqpdeWarning", "Estimate", "Grid", "Interrupted", "KetSum", "Model", "ProductSum", "Report", "State", "adjoint", "basis", "church",
+    "condition", "correlated", "correlation", "decoherence_diffusion", "destroy", "detailed_balance", "estimate", "extend", "from_array",
     "from_qobj", "gaussian", "generator", "ghz", "healed", "identity", "ket", "load", "map_positivity", "mean_field_distance", "mean_field_validity",
     "measured", "models", "observables", "plot", "point", "product", "product_ket", "projector", "record_operator", "resume",
     "sampled", "save", "scalar_field", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "solve_sites", "spectrum", "steady_state",

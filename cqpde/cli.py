@@ -57,16 +57,23 @@ def _parser() -> _Parser:
         )
 
     run = command("run", "solve a TOML file or a shipped model and write netCDF", "Solve a model and write netCDF.", "cqpde run linear_diosi -p sigma=0.8 -o diosi.nc")
-    run.add_argument("what", metavar="FILE.toml|MODEL", help="a configuration file ('cqpde init' writes one), or a name out of 'cqpde models'")
     run.add_argument("-o", "--output", metavar="FILE.nc", help="netCDF file to write, or .zarr (default: the name with .nc)")
-    run.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="parameter of a shipped model (repeatable)")
-    run.add_argument("--cells", action="append", default=[], metavar="AXIS=N", help="other number of cells (repeatable)")
-    run.add_argument("--tol", type=float, help="bound of the time error, integrated trace norm")
-    run.add_argument("--method", help="auto (default), split or fv")
-    run.add_argument("--positivity", help="exact: every factor of the split route completely positive to round-off")
-    run.add_argument("--transport", help="fv: limited, upwind or linear; split with --positivity exact: shift or limited")
-    run.add_argument("--dt", type=float, help="equal steps of this length in place of step control (split, large grids; needed under mpiexec)")
-    run.add_argument("--no-grid-error", action="store_true", help="do not estimate the grid error")
+
+    estimate = command(
+        "estimate", "memory, disk space and time of a run", "Estimate what 'cqpde run' with the same arguments will take, from short runs on fewer cells.",
+        "cqpde estimate linear_diosi --cells q=2000 --cells p=2000",
+    )  # fmt: skip
+    for sub in (run, estimate):
+        sub.add_argument("what", metavar="FILE.toml|MODEL", help="a configuration file ('cqpde init' writes one), or a name out of 'cqpde models'")
+        sub.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="parameter of a shipped model (repeatable)")
+        sub.add_argument("--cells", action="append", default=[], metavar="AXIS=N", help="other number of cells (repeatable)")
+        sub.add_argument("--tol", type=float, help="bound of the time error, integrated trace norm")
+        sub.add_argument("--method", help="auto (default), split or fv")
+        sub.add_argument("--positivity", help="exact: every factor of the split route completely positive to round-off")
+        sub.add_argument("--transport", help="fv: limited, upwind or linear; split with --positivity exact: shift or limited")
+        sub.add_argument("--dt", type=float, help="equal steps of this length in place of step control (split, large grids; needed under mpiexec)")
+        sub.add_argument("--no-grid-error", action="store_true", help="do not estimate the grid error")
+        sub.add_argument("--force", action="store_true", help="run although it takes more than 80 %% of the available memory")
 
     again = command(
         "resume", "go on with a run that was stopped",
@@ -123,7 +130,7 @@ def _parser() -> _Parser:
 
     for sub in (plot, view, export):
         sub.add_argument("--sites", metavar="SITE[,SITE]", type=_sites, help="of a file of solve_sites: the sites whose reduced state is meant (default: 1)")
-    for sub in (run, again, validate, info, models):
+    for sub in (run, estimate, again, validate, info, models):
         sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     for sub in (run, again, validate, plot, view, export):
         sub.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors" + (" and the verdict" if sub is validate else ""))

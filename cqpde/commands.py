@@ -6,17 +6,24 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import math
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from .estimating import Estimate
+    from .grid import Grid
     from .models import Setup
+
+#: Runs whose state alone takes this part of the available memory are estimated before they begin.
+LOOKED_AT = 0.02
 
 
 def _number_or_word(text: str) -> float | str:
@@ -46,39 +53,65 @@ def _pairs(items: list[str], option: str, kind: Callable[[str], Any]) -> dict[st
     return out
 
 
-def _problem(arguments: argparse.Namespace) -> tuple[Setup, dict[str, Any], str]:
-    """Model, grid, state, times and solver options of what was asked for, and its text for the record."""
+def _problem(arguments: argparse.Namespace, change: Callable[[Grid], Grid] = lambda grid: grid) -> tuple[Setup, dict[str, Any], str]:
+    """Model, grid, state, times and solver options of what was asked for, and its text for the record; ``change`` may take another grid."""
     from . import config, models
     from .errors import OptionError
 
     parameters = _pairs(arguments.parameter, "--parameter", _number_or_word)
+    cells = _pairs(arguments.cells, "--cells", int)
+    chosen = lambda grid: change(grid.with_cells(**cells) if cells else grid)
     if arguments.what.endswith(".toml"):
         if parameters:
             raise OptionError(
                 "--parameter", "is for shipped models", arguments.what, "Set [model.parameters] in the file"
             )
-        problem = config.read(arguments.what)
+        problem = config.read(arguments.what, chosen)
         setup = models.Setup(problem.model, problem.rho0.grid, problem.rho0, problem.times, problem.exact)
         options, text = problem.options, problem.text
     else:
         setup = models.setup(arguments.what, **parameters)
+        grid = chosen(setup.grid)
+        setup = replace(setup, grid=grid, rho0=setup.rho0 if grid == setup.grid else setup.rho0.on(grid))
         lines = "".join(f"{k} = {json.dumps(v)}\n" for k, v in parameters.items())
         options, text = {}, f'[model]\nname = "{arguments.what}"\n' + (f"[model.parameters]\n{lines}" if lines else "")
-    cells = _pairs(arguments.cells, "--cells", int)
     if cells:
-        grid = setup.grid.with_cells(**cells)
-        setup = models.Setup(setup.model, grid, setup.rho0.on(grid), setup.times, setup.exact, setup.options)
         text += "# cells: " + ", ".join(f"{k}={v}" for k, v in cells.items()) + "\n"
     given = {name: getattr(arguments, name) for name in ("tol", "method", "positivity", "transport", "dt") if getattr(arguments, name) is not None}
     options = models.merged(setup.options, {**options, **given})
     if arguments.no_grid_error:
         options["grid_error"] = False
+    options["force"] = arguments.force
     return setup, options, text
+
+
+def estimate(arguments: argparse.Namespace) -> int:
+    """``cqpde estimate``."""
+    found = _estimate(arguments)
+    print(_json(found.as_dict()) if arguments.json else found)
+    if not arguments.force:
+        found.require_room()
+    return 0
+
+
+def _estimate(arguments: argparse.Namespace) -> Estimate:
+    """Estimate a run without making its state on the cells asked for, which may not fit."""
+    from .estimating import FEW_VALUES
+    from .estimating import estimate as found
+
+    meant: list[Grid] = []
+
+    def fewer(grid: Grid) -> Grid:
+        meant.append(grid)
+        return grid.coarsened(max(1.0, (math.prod(grid.shape) / FEW_VALUES) ** (1.0 / grid.ndim)))
+
+    setup, options, _ = _problem(arguments, fewer)
+    return found(setup.model, setup.rho0, setup.times, grid=meant[-1], **options)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """``cqpde run``."""
-    from . import io, running
+    from . import io, memory, running
     from .kernels.warm import warm
     from .parallel.solve import shared_keeper
     from .parallel.world import world
@@ -88,6 +121,8 @@ def run(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output or Path(arguments.what).with_suffix(".nc").name)
     io.check_writable(output)
     comm = world()
+    if comm is None and not arguments.force and setup.rho0.rho.nbytes > LOOKED_AT * memory.available():
+        _estimate(arguments).require_room()
     make = lambda: running.keeper_for(arguments, output, {"config": text, "command": f"cqpde run {arguments.what}"})
     keeper: Any = make() if comm is None else shared_keeper(comm, make)
     quiet = arguments.quiet or arguments.json or comm is not None

@@ -111,8 +111,13 @@ class Problem:
     exact: Any = None
 
 
-def read(path: str | Path) -> Problem:
+def read(path: str | Path, cells: Callable[[Grid], Grid] | None = None) -> Problem:
     """Read a TOML file.
+
+    Parameters
+    ----------
+    cells : callable, optional
+        Changes the grid of the file before the initial state is made on it.
 
     Raises
     ------
@@ -127,10 +132,10 @@ def read(path: str | Path) -> Problem:
         ) from None
     except UnicodeDecodeError:
         raise ConfigError(str(path), "must be UTF-8 text", "other bytes", "Save it as UTF-8") from None
-    return parse_text(text, str(path))
+    return parse_text(text, str(path), cells)
 
 
-def parse_text(text: str, where: str = "config") -> Problem:
+def parse_text(text: str, where: str = "config", cells: Callable[[Grid], Grid] | None = None) -> Problem:
     """Read the text of a TOML file (see :func:`read`)."""
     try:
         raw = tomllib.loads(text)
@@ -140,7 +145,7 @@ def parse_text(text: str, where: str = "config") -> Problem:
         file = File.model_validate(raw)
     except ValidationError as error:
         raise _translate(error, where) from None
-    return _problem(file, text)
+    return _problem(file, text, cells)
 
 
 def _translate(error: ValidationError, where: str) -> ConfigError:
@@ -170,7 +175,7 @@ def _translate(error: ValidationError, where: str) -> ConfigError:
     )
 
 
-def _problem(file: File, text: str) -> Problem:
+def _problem(file: File, text: str, cells: Callable[[Grid], Grid] | None) -> Problem:
     m = file.model
     shipped = m.name in models.CATALOGUE and m.H_C is None and m.coordinates is None
     options = {k: v for k, v in file.solver.model_dump(exclude_unset=True).items() if v is not None}
@@ -189,6 +194,8 @@ def _problem(file: File, text: str) -> Problem:
         )
     if grid is None:
         raise ConfigError("grid", "is needed", "no [grid] table", "Write e.g. q = [-5, 5, 128] under [grid]")
+    if cells is not None:
+        grid = cells(grid)
     if file.initial is not None:
         rho0, exact = _initial(file.initial, grid, m.parameters), None
     elif shipped:

@@ -17,6 +17,7 @@ from .coefficients import Coefficient, Point, Sampled
 from .components import min_eigenvalues, to_components
 from .errors import CqpdeError, StateError, did_you_mean
 from .grid import Grid
+from .memory import require_room
 from .options import GRID, NUMBER, is_number, numbers, require_flag, takes
 from .sampling import Sampler, StateAt, density_sampler, gaussian_sampler, state_at
 
@@ -24,7 +25,7 @@ Array = np.ndarray
 
 
 #: States of more values than this keep no second copy of themselves.
-LARGE = 1 << 24
+LARGE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,8 @@ def product(grid: Grid, density: Any, state: Any, *, note: str = "") -> State:
     coefficient = Coefficient(
         "density", (), grid.names, Sampled(grid, np.asarray(density)) if isinstance(density, np.ndarray) else density
     )
+    levels = density_matrix(state).shape[0] if not callable(state) else 1
+    require_room("Grid", "an initial state", 32.0 * levels**2 * float(np.prod(grid.shape)), "Use fewer cells", most=1.0)
     values = np.broadcast_to(coefficient.entries(grid.mesh(), 0.0)[()].real, grid.shape)
     if not np.all(np.isfinite(values)) or values.min() < 0:
         raise StateError(

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import uuid
+from dataclasses import dataclass
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,8 @@ def save(dataset: xr.Dataset | ProductSum, path: str | Path) -> None:
     Variables added beside the Dataset's own: ``density`` (what a viewer shows first), bounds of the axes. They are derived, and not
     part of what :func:`load` returns.
     """
+    import dask
+
     from .sites import ProductSum
 
     if isinstance(dataset, ProductSum):
@@ -107,7 +110,8 @@ def save(dataset: xr.Dataset | ProductSum, path: str | Path) -> None:
                 shutil.rmtree(target)
         else:
             unlimited = ["t"] if "t" in encoded.dims else []
-            encoded.to_netcdf(beside, format="NETCDF4_CLASSIC", engine="netcdf4", unlimited_dims=unlimited, encoding=_encoding(encoded))
+            with dask.config.set(scheduler="synchronous"):  # the library writes one piece at a time anyway
+                encoded.to_netcdf(beside, format="NETCDF4_CLASSIC", engine="netcdf4", unlimited_dims=unlimited, encoding=_encoding(encoded))
             with open(beside, "rb+") as handle:
                 os.fsync(handle.fileno())
         os.replace(beside, target)
@@ -128,6 +132,29 @@ def _need_zarr(path: str | Path) -> None:
         raise FileError(str(path), "a .zarr store needs zarr", "it is not installed", 'pip install "cqpde[zarr]"')
 
 
+@dataclass(frozen=True)
+class _Part:
+    """An array that Dask takes pieces of; of a plain NumPy array it would copy all of them at once."""
+
+    values: Array
+
+    dtype = property(lambda self: self.values.dtype)
+    shape = property(lambda self: self.values.shape)
+    ndim = property(lambda self: self.values.ndim)
+
+    def __getitem__(self, index: Any) -> Array:
+        return np.ascontiguousarray(self.values[index])
+
+
+def _by_frames(values: Any) -> Any:
+    """A large array as one that is written a frame at a time, so that it is never copied as a whole."""
+    if not isinstance(values, np.ndarray) or values.nbytes < LAZY_BYTES // 16:
+        return values
+    import dask.array
+
+    return dask.array.from_array(_Part(values), chunks=(1, *values.shape[1:]), name=False, meta=values[:0])
+
+
 def _encode(ds: xr.Dataset) -> xr.Dataset:
     """The Dataset as it is stored: real variables, bounds, density, CF attributes."""
     import xarray as xr
@@ -146,7 +173,7 @@ def _encode(ds: xr.Dataset) -> xr.Dataset:
                 long_name = f"{attrs.get('long_name', name)}, {label}"
                 fields[f"{name}_{part}"] = (
                     variable.dims,
-                    values,
+                    _by_frames(values),
                     {
                         **attrs,
                         "long_name": long_name,

@@ -97,7 +97,7 @@ def resumed(
                 if given is not None:
                     raise OptionError(name, "belongs to an ensemble", "a run of cqpde.solve", "Leave it out")
             found, states, times, options = stored_run.reopened(kept, model, save)
-            return solve(found, states, times, **options, progress=progress, checkpoint=kept, comm=comm)
+            return solve(found, states, times, **options, progress=progress, checkpoint=kept, comm=comm, force=True)
         if kind == "ensemble":
             from .unravelling.stored import resume_ensemble
 

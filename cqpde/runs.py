@@ -69,6 +69,11 @@ class Problem:
     dt: float | None = None
     keeper: NoKeeper = field(default_factory=NoKeeper)
 
+    @property
+    def state_bytes(self) -> float:
+        """Bytes of all states of the batch at one time, d^2 real numbers per cell."""
+        return 8.0 * float(np.prod(self.grid.shape)) * self.model.dim**2 * len(self.states)
+
     def components(self) -> Array:
         """The initial states, (d^2, batch, *cells)."""
         if len(self.states) == 1:

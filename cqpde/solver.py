@@ -20,6 +20,7 @@ from .errors import CqpdeError, CqpdeWarning, Interrupted, OptionError
 from .grid import Grid
 from .initial import State, check_state
 from .integrate.extrapolate import RESOLUTION_SHARE
+from .memory import require_room
 from .model import Model
 from .options import is_number, read_times, require_flag, require_positive
 from .parallel.slabs import together
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Array = np.ndarray
+
+#: Copies of the state that every route needs at least.
+LEAST_STATES = 3
 
 
 def solve(
@@ -55,6 +59,7 @@ def solve(
     checkpoint_every: float = 60.0,
     max_walltime: float | None = None,
     comm: Any = None,
+    force: bool = False,
 ) -> xr.Dataset:
     r"""Solve the classical-quantum master equation for the full hybrid distribution :math:`\rho(z, t)`.
 
@@ -118,6 +123,9 @@ def solve(
     comm : mpi4py communicator, optional
         Share the run between its processes (:mod:`cqpde.parallel`; needs ``dt``). All call with the same arguments; the first gets the
         result, the others None.
+    force : bool
+        Run although the frames to keep and the least of work arrays take more than 80 % of the available memory. :func:`cqpde.estimate`
+        says more exactly what a run takes.
 
     Returns
     -------
@@ -152,19 +160,23 @@ def solve(
     _check_options(model, tol, dt_max, dt)
     check_words(method, transport, positivity)
     require_flag("grid_error", grid_error)
+    require_flag("force", force)
     if progress is not None:
         require_flag("progress", progress)
     many = require_communicator(comm)
     make = lambda: keeper_of(checkpoint, checkpoint_every, max_walltime)
     keeper = shared_keeper(comm, make) if many and not isinstance(checkpoint, NoKeeper) else make()
     grid = _check_states(states, model)
+    kept_times = frame_times(times, frames, save)
+    if not force:
+        _require_room(grid, model.dim, len(states), len(kept_times), comm.size if many else 1)
     model.refresh(grid, (float(times[0]), float(times[-1])))
     survey = survey_time(model, grid, float(times[0]), float(times[-1]))
     probes = _probe_times(model, times, survey.extremes)
     margin = min(model.check(grid, at, check) for at in probes)
     problem = Problem(
         model, grid, states, times, probes, float(tol), min(survey.longest, _longest(times, dt_max)), survey.jumps, _mode(model, check), progress,
-        frame_times(times, frames, save), dt, keeper,
+        kept_times, dt, keeper,
     )  # fmt: skip
     savers = savers_of(save, grid, model)
     x = problem.components()
@@ -250,6 +262,13 @@ def _check_states(states: list[State], model: Model) -> Grid:
             "rho0", "all states of a batch must be on one grid", "different grids", "Make them with the same Grid"
         )
     return grid
+
+
+def _require_room(grid: Grid, dim: int, batch: int, frames: int, processes: int) -> None:
+    """Refuse a run whose frames and least work arrays, three states, do not fit."""
+    state = 8.0 * float(np.prod(grid.shape)) * dim**2 * batch
+    need = state * (2 * frames + LEAST_STATES / processes)
+    require_room("Grid", "the run (its frames and the least of work arrays)", need, "Use fewer cells, keep fewer frames (frames=), or go on with force")
 
 
 def _mode(model: Model, check: str | None) -> str:

@@ -50,7 +50,7 @@ def begin(
 ) -> None:
     """Start to keep a run."""
     if isinstance(keeper, Keeper):
-        keeper.begin(lambda: _record(keeper, problem, single, options, start, coarse()), disk_need(problem, route))
+        keeper.begin(lambda: _record(keeper, problem, single, options, start, coarse()), disk_need(problem.state_bytes, len(problem.times), len(problem.kept), route.transport))
 
 
 def _record(
@@ -74,11 +74,10 @@ def _record(
     return record, arrays
 
 
-def disk_need(problem: Problem, route: Route) -> float:
-    """Bytes that the files of a run may take: initial states, three checkpoints (one while it is written), its outputs, and the result."""
-    state = 8.0 * float(np.prod(problem.grid.shape)) * problem.model.dim**2 * len(problem.states)
-    checkpoint = state * (2 * len(problem.times) if route.transport == "shift" else 1)  # two marches are compared at all outputs
-    return 4 * state + 3 * checkpoint + 2 * 2 * state * len(problem.kept) + 1e5
+def disk_need(state: float, outputs: int, frames: int, transport: str) -> float:
+    """Bytes that the files of a run may take, of so many in a state: initial states, three checkpoints (one while it is written), outputs, and the result."""
+    checkpoint = state * (2 * outputs if transport == "shift" else 1)  # two marches are compared at all outputs
+    return 4 * state + 3 * checkpoint + 2 * 2 * state * frames + 1e5
 
 
 def _options(options: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 #: A module may import, at its top level, only modules of its own or an earlier layer.
 LAYERS = [
-    {"errors", "operators", "components", "options", "signals"},
+    {"errors", "operators", "components", "memory", "options", "signals"},
     {"container"},
     {"checkpoint"},
     {"grid", "kernels", "expressions"},
@@ -36,6 +36,7 @@ LAYERS = [
     {"parallel"},
     {"stored_run"},
     {"solver"},
+    {"estimating"},
     {"sites"},
     {"trajectory_arrays"},
     {"comparison"},

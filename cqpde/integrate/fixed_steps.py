@@ -29,7 +29,7 @@ Array = np.ndarray
 MOST_BEYOND = 1e-3
 
 #: Values of a state that are compared with another one at once.
-COMPARED = 1 << 22
+COMPARED = 1 << 20
 
 
 def fixed_steps(

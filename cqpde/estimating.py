@@ -1,0 +1,314 @@
+"""``cqpde.estimate``: memory, disk and time of a run, from short runs of the same problem on fewer cells."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+import tracemalloc
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import memory
+from .errors import CqpdeError, CqpdeWarning, OptionError
+from .grid import Grid
+from .initial import State, from_array
+from .kernels.warm import warm
+from .model import Model
+from .options import is_number, read_times
+from .recorder import frame_times
+from .solver import solve
+from .stored_run import disk_need
+
+Array = np.ndarray
+
+#: Parts of the cells that the two trials have.
+PARTS = (0.25, 0.5)
+
+#: Values d^2 * batch * cells of a trial at most, and below which there is one trial, of all cells.
+MOST_VALUES, FEW_VALUES = 1 << 24, 1 << 18
+
+#: A trial goes on until its steps took so many seconds and step control has had so many steps per output, or so many seconds at most.
+ENOUGH, FEW_STEPS, LONGEST = 0.7, 4, 6.0
+
+#: Shares of the run that trials try in turn.
+SPANS = tuple(4.0**-k for k in range(5, -1, -1))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A short run: its cells, what it took beside its frames (bytes), and its seconds per share of the whole run."""
+
+    cells: int
+    work: float
+    setup: float
+    steps: float
+    share: float
+    method: str
+    transport: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take.
+
+    Attributes
+    ----------
+    cells, levels, states, frames : int
+        Size of the problem; ``frames`` is the number of full fields that the result holds.
+    method, transport : str
+        Route of the trials.
+    bytes_state : float
+        One state, :math:`8 d^2` per cell.
+    bytes_frames, bytes_work, bytes_process : float
+        Frames of the result; initial state, work arrays and coefficients; libraries and kernels (what this process has already).
+    bytes_peak : float
+        Their sum: the largest resident size.
+    bytes_disk : float
+        Result and checkpoints at most.
+    bytes_available : float
+        What the machine, or the container, can still give.
+    seconds : float
+        The whole run. Extrapolated in cells and in time: good to a factor of two, where step control is at work less than that.
+    steps : int or None
+        Steps of a run by equal steps.
+    trials : list of Trial
+    """
+
+    cells: int
+    levels: int
+    states: int
+    frames: int
+    method: str
+    transport: str
+    bytes_state: float
+    bytes_frames: float
+    bytes_work: float
+    bytes_process: float
+    bytes_peak: float
+    bytes_disk: float
+    bytes_available: float
+    seconds: float
+    steps: int | None
+    trials: list[Trial] = field(repr=False)
+
+    @property
+    def bytes_needed(self) -> float:
+        """What the run takes beyond what the process has already."""
+        return self.bytes_peak - self.bytes_process
+
+    def require_room(self) -> None:
+        """Refuse a run that needs more than 80 % of the available memory.
+
+        Raises
+        ------
+        OptionError
+        """
+        memory.require_room("Grid", "the run", self.bytes_needed, REMEDY)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers, for JSON."""
+        return asdict(self) | {"bytes_needed": self.bytes_needed}
+
+    def __str__(self) -> str:
+        steps = "" if self.steps is None else f"{self.seconds / self.steps:.3g} s for each of {self.steps} steps; "
+        rows = [
+            ("cells", f"{self.cells} with {self.levels}^2 values" + (f", {self.states} states" if self.states > 1 else "")),
+            ("route", f"{self.method}, {self.transport}"),
+            ("one state", memory.size(self.bytes_state)),
+            ("frames of the result", f"{memory.size(self.bytes_frames)} ({self.frames})"),
+            ("work arrays", f"{memory.size(self.bytes_work)} (with initial state and coefficients)"),
+            ("libraries, kernels", memory.size(self.bytes_process)),
+            ("resident at most", f"{memory.size(self.bytes_peak)} ({memory.size(self.bytes_available)} available)"),
+            ("files at most", memory.size(self.bytes_disk)),
+            ("time", f"{steps}about {_duration(self.seconds)} (from trials on {' and '.join(str(t.cells) for t in self.trials)} cells)"),
+        ]
+        return "\n".join(f"{name:>20}  {text}" for name, text in rows)
+
+
+REMEDY = "Use fewer cells, keep fewer frames (frames=), take equal steps (dt=), or go on with force"
+
+
+def estimate(model: Model, rho0: State | list[State], t: Any, *, grid: Grid | None = None, **options: Any) -> Estimate:
+    """Estimate memory, disk space and time of :func:`cqpde.solve` with the same arguments.
+
+    Two short runs on a quarter and half of the cells (fewer of a very large grid) give the memory per cell, counted allocation by
+    allocation, and the time per cell and share of the run; a small grid is tried as it is. Takes some seconds.
+
+    Parameters
+    ----------
+    model, rho0, t, **options
+        As for :func:`cqpde.solve`.
+    grid : Grid, optional
+        Estimate for this grid; ``rho0`` may then live on a smaller one, so that a grid too large for the memory can be asked about.
+
+    Returns
+    -------
+    Estimate
+        ``print`` shows a table.
+
+    Raises
+    ------
+    CqpdeError
+        What a trial raised: the run itself is likely to be refused for the same reason, or needs more cells.
+
+    Examples
+    --------
+    >>> import cqpde as cq
+    >>> grid = cq.Grid(q=(-5, 5, 200), p=(-7, 7, 280))
+    >>> found = cq.estimate(cq.models.linear_diosi(), cq.gaussian(grid, 0, 0.5, cq.ket("+")), [0, 0.5, 1])
+    >>> found.bytes_frames == 3 * 16 * 4 * 200 * 280
+    True
+    """
+    states = [rho0] if not isinstance(rho0, list | tuple) else list(rho0)
+    for state in states:
+        if not isinstance(state, State):
+            raise OptionError("rho0", "must be a State, or a list of them", type(state).__name__, "Make it with cqpde.gaussian, product, point or from_array")
+    if not states or (grid is not None and not isinstance(grid, Grid)):
+        raise OptionError("grid" if states else "rho0", "must be a Grid" if states else "needs at least one state", repr(grid), "See cqpde.Grid")
+    if not isinstance(model, Model):
+        raise OptionError("model", "must be a Model", type(model).__name__, "Make it with cqpde.Model, cqpde.healed or cqpde.models")
+    given = {k: v for k, v in options.items() if k not in ("progress", "checkpoint", "checkpoint_every", "max_walltime", "force", "comm")}
+    whole, times = grid or states[0].grid, read_times(t)
+    frames = len(frame_times(times, given.pop("frames", None), given.get("save")))
+    cells, batch = math.prod(whole.shape), len(states)
+    warm("split")
+    warm("fv")
+    process = float(_resident())
+    trials = _trials(model, states, whole, times, given)
+    last = trials[-1]
+    state_bytes = 8.0 * model.dim**2 * cells * batch
+    work = _line([(x.cells, x.work) for x in trials], cells)
+    setup = _line([(x.cells, x.setup) for x in trials], cells)
+    steps = _power([(x.cells, x.steps) for x in trials], cells, *_exponents(last, whole.ndim, given))
+    process -= sum(float(s.rho.nbytes) for s in states if s.grid == whole)  # counted in the trials
+    return Estimate(
+        cells, model.dim, batch, frames, last.method, last.transport, state_bytes, 2 * frames * state_bytes, work, process,
+        process + work + 2 * frames * state_bytes, disk_need(state_bytes, len(times), frames, last.transport), memory.available(),
+        setup + steps, _equal_steps(times, given.get("dt")), trials,
+    )  # fmt: skip
+
+
+def _trials(model: Model, states: list[State], whole: Grid, times: Array, options: dict[str, Any]) -> list[Trial]:
+    """Trials on two numbers of cells; on all of them where there are few, or fewer do not carry the state."""
+    values = model.dim**2 * len(states)
+    run = lambda grid: _trial(model, [_on(s, grid) for s in states], times, options)
+    try:
+        return [run(grid) for grid in _trial_grids(whole, values)]
+    except CqpdeError:
+        if math.prod(whole.shape) * values > MOST_VALUES:
+            raise
+        return [run(whole)]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
+
+
+def _resident() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def _trial_grids(grid: Grid, values: int) -> list[Grid]:
+    """The grids of the trials, smallest first."""
+    cells = math.prod(grid.shape)
+    if cells * values <= FEW_VALUES:
+        return [grid]
+    largest = min(PARTS[1] * cells, MOST_VALUES / values)
+    return [grid.coarsened((cells / part) ** (1.0 / grid.ndim)) for part in (largest * PARTS[0] / PARTS[1], largest)]
+
+
+def _on(state: State, grid: Grid) -> State:
+    """A state on other cells; one given as an array is interpolated."""
+    if state.grid == grid:
+        return state
+    if state.recipe is not None:
+        return state.on(grid)
+    from scipy.ndimage import map_coordinates
+
+    places = [(c.centers - a.centers[0]) / a.spacing for c, a in zip(grid.axes, state.grid.axes, strict=True)]
+    mesh = np.stack(np.meshgrid(*places, indexing="ij"))
+    flat = state.rho.reshape(-1, *state.grid.shape)
+    taken = np.stack([map_coordinates(f.real, mesh, order=1, mode="nearest") + 1j * map_coordinates(f.imag, mesh, order=1, mode="nearest") for f in flat])
+    return from_array(grid, taken.reshape(*state.rho.shape[:2], *grid.shape), normalise=True, slack=state.slack)
+
+
+def _trial(model: Model, states: list[State], times: Array, options: dict[str, Any]) -> Trial:
+    """One run for the memory, and others until they are long enough for the time."""
+    length = float(times[-1] - times[0])
+    ends = [times[0] + length * s for s in SPANS]
+    if options.get("dt") is not None:
+        ends = [float(min(times[-1], times[0] + 2 * k * options["dt"])) for k in (1, 2, 4, 8, 16)]
+    first = np.array([times[0], ends[0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CqpdeWarning)
+        work = _peak(lambda: _solve(model, states, first, options)) - 2 * sum(8.0 * s.rho.size for s in states)
+        work += sum(float(s.rho.nbytes) for s in states)
+        for end in ends:
+            at = np.unique(np.concatenate([times[times < end], [end]]))
+            began = time.perf_counter()
+            found = _solve(model, states, at, options)
+            took = float(found.attrs["seconds_steps"] + found.attrs["seconds_diagnostics"])
+            steps = int(found["steps"][-1])
+            if end >= times[-1] or took >= LONGEST or (took >= ENOUGH and steps >= FEW_STEPS * len(at)):
+                break
+    setup = time.perf_counter() - began - took
+    share = (end - times[0]) / length
+    shape = states[0].grid.shape
+    return Trial(math.prod(shape), work, setup, took / share, float(share), found.attrs["method"], found.attrs["transport"], steps)
+
+
+def _solve(model: Model, states: list[State], times: Array, options: dict[str, Any]) -> Any:
+    model.forget()  # what it keeps of earlier runs would hide memory and time
+    return solve(model, states, times, frames=times[-1:], progress=False, force=True, **options)
+
+
+def _peak(action: Callable[[], Any]) -> float:
+    """Bytes that an action has at most, beside those that there were before."""
+    gc.collect()
+    running = tracemalloc.is_tracing()
+    if not running:
+        tracemalloc.start()
+    try:
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        action()
+        return float(tracemalloc.get_traced_memory()[1] - before)
+    finally:
+        if not running:
+            tracemalloc.stop()
+
+
+def _line(points: list[tuple[int, float]], cells: int) -> float:
+    """A straight line through the trials (through zero for one), at the cells of the run; it does not fall."""
+    (n, y), (m, z) = points[0], points[-1]
+    slope = max((z - y) / (m - n), 0.0) if m != n else y / n
+    return z + slope * (cells - m)
+
+
+def _power(points: list[tuple[int, float]], cells: int, least: float, most: float) -> float:
+    """A power law through the trials with an exponent between ``least`` and ``most``, at the cells of the run."""
+    (n, y), (m, z) = points[0], points[-1]
+    exponent = math.log(max(z, 1e-9) / max(y, 1e-9)) / math.log(m / n) if m != n else most
+    return z * (cells / m) ** min(max(exponent, least), most)
+
+
+def _exponents(trial: Trial, ndim: int, options: dict[str, Any]) -> tuple[float, float]:
+    """Between which powers of the cells the time of a run lies: equal steps cost what the cells cost, explicit ones grow with 1/h^2."""
+    if options.get("dt") is not None:
+        return 1.0, 1.0
+    return (1.0, 1.0 + 2.0 / ndim) if trial.method == "fv" else (0.0, 1.0)
+
+
+def _equal_steps(times: Array, dt: Any) -> int | None:
+    """Steps of a run by equal steps, with those of its twin of twice the step."""
+    if not is_number(dt):
+        return None
+    return sum(3 * math.ceil(0.5 * gap / dt - 1e-9) for gap in np.diff(times))
