@@ -79,6 +79,7 @@ def _problem(arguments: argparse.Namespace) -> tuple[Setup, dict[str, Any], str]
 def run(arguments: argparse.Namespace) -> int:
     """``cqpde run``."""
     from . import io, running
+    from .compiling import told
     from .kernels.warm import warm
     from .parallel.solve import shared_keeper
     from .parallel.world import world
@@ -92,9 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
     keeper: Any = make() if comm is None else shared_keeper(comm, make)
     quiet = arguments.quiet or arguments.json or comm is not None
     if not quiet:
-        seconds = warm("split") + warm("fv")
+        with running.warnings_at_once():
+            seconds = warm("split") + warm("fv")
         if seconds > 1.0:
-            print(f"{'kernels':>20}  compiled in {seconds:.1f} s (kept on disk for the next run)")
+            print(f"{'kernels':>20}  compiled in {seconds:.1f} s{'' if told else ' (kept on disk for the next run)'}")
     go = lambda: solve(setup.model, setup.rho0, setup.times, progress=not quiet, checkpoint=keeper, comm=comm, **options)
     with _abort(comm):
         if comm is not None and comm.rank:
