@@ -75,6 +75,33 @@ def test_no_folder_and_a_full_one(tmp_path):
     assert not list(tmp_path.rglob("*.nbc"))
 
 
+PHASES = """import sys, numpy as np, cqpde as cq
+from cqpde.kernels.warm import warm
+first = {"fv": warm("fv"), "split": warm("split"), "again": warm("fv") + warm("split")}
+def compiled():
+    found = {id(k): k for name, m in list(sys.modules.items()) if name.startswith("cqpde.kernels") for k in vars(m).values() if hasattr(k, "py_func")}
+    return {(k.py_func.__name__, str(s)) for k in found.values() for s in k.signatures}
+before = compiled()
+model, noisy = cq.models.linear_diosi(), cq.Model(("x", "y"), 3, L=[np.diag([1, 0, -1])], D1=[[0.3], [0.2]], D2=[[0.5, 0.2], [0.2, 0.5]], D0="saturated")
+grid, wide = cq.Grid(q=(-6, 6, 48), p=(-9, 9, 64)), cq.Grid(x=(-6, 6, 32), y=(-6, 6, 32))
+rho0, three = cq.gaussian(grid, 0, 0.5, cq.ket("+")), cq.gaussian(wide, 0, 0.7, np.ones(3) / 3**0.5)
+for m, r, o in [(model, rho0, {"transport": t}) for t in ("limited", "upwind", "linear")] + [(noisy, three, {})]:
+    cq.solve(m, r, [0, 0.1], method="fv", tol=1e-2, **o)
+for m, r, o in ((model, rho0, {}), (model, rho0, {"dt": 0.05}), (noisy, three, {})):
+    cq.solve(m, r, [0, 0.1], method="split", tol=1e-3, **o)
+cq.solve(model, cq.gaussian(cq.Grid(q=(-6, 6, 512), p=(-9, 9, 48)), 0, 0.4, cq.ket("+")), [0, 1], tol=1e-1, method="split", positivity="exact")
+print(len(before), first["again"], compiled() - before)
+"""
+
+
+def test_compiling_is_a_phase_of_its_own():
+    """Nothing is compiled, or loaded, while a run goes on: the kernels of all routes, serial and parallel, are ready before."""
+    out = subprocess.run([sys.executable, "-W", "ignore", "-c", PHASES], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert out.returncode == 0, out.stderr
+    count, again, late = out.stdout.split(maxsplit=2)
+    assert int(count) >= 15 and float(again) == 0.0 and late.strip() == "set()", out.stdout
+
+
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """A module with a kernel, in a folder with a cache of its own."""
