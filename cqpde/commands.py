@@ -180,7 +180,7 @@ def validate(arguments: argparse.Namespace) -> int:
     """``cqpde validate``."""
     import xarray as xr
 
-    from . import config, io
+    from . import config, io, running
     from .dataset import grid_of
     from .errors import CqpdeError, FileError, OptionError
     from .report import validate as compare
@@ -192,7 +192,8 @@ def validate(arguments: argparse.Namespace) -> int:
             io.check_writable(path)
     if arguments.figure and importlib.util.find_spec("matplotlib") is None:
         raise OptionError("--figure", "needs Matplotlib", "it is not installed", 'pip install "cqpde[plot]"')
-    solution = io.load(arguments.file)
+    with running.warnings_at_once():
+        solution = io.load(arguments.file)
     if not isinstance(solution, xr.Dataset) or "rho" not in solution or not solution.attrs.get("cqpde_config"):
         raise FileError(arguments.file, "must hold full fields and the configuration", "neither or one", "Write it with 'cqpde run'")
     missing = [name for name in ("tol", "method", "transport") if name not in solution.attrs]
@@ -290,9 +291,11 @@ def models(arguments: argparse.Namespace) -> int:
 
 def info(arguments: argparse.Namespace) -> int:
     """``cqpde info``."""
-    from . import io
+    from . import io, running
 
-    print(_json(io.facts(arguments.file)) if arguments.json else io.describe(arguments.file))
+    with running.warnings_at_once():
+        text = _json(io.facts(arguments.file)) if arguments.json else io.describe(arguments.file)
+    print(text)
     return 0
 
 
