@@ -1,6 +1,6 @@
 """Grid against trajectories for the models without a closed form: mass in superposition (4-D, and a coarse 6-D grid), well and barrier.
 
-    python -m validation.paper_models              # 10^6 trajectories each, 64^4 cells: about 15 minutes on one core, 6 GB
+    python -m validation.paper_models              # 10^6 trajectories each, 64^4 and 640^2 cells: about 40 minutes, 6 GB
     python -m validation.paper_models --quick      # few cells, few trajectories, without the 6-D grid: seconds
 
 Both roads start from the same Gaussian; ``cqpde.validate`` compares all moments up to second order times a complete set of operators, and
@@ -56,7 +56,7 @@ def space(quick: bool, _: tuple[int, int] = (0, 0)) -> tuple[list[Any], cq.State
 
 def well(quick: bool, _: tuple[int, int] = (0, 0)) -> tuple[list[Any], cq.State]:
     """Well and barrier with q_min = 0.1, from a Gaussian that cells resolve and that starts above q = 0; and the start."""
-    cells, tol = ((80, 60, 45), 5e-4) if quick else ((128, 96, 72), 2e-4)
+    cells, tol = ((80, 60, 45), 5e-4) if quick else ((640, 480, 320), 2e-5)
     box = lambda n: cq.models.well_and_barrier_grid(0.1, (n, n), q_max=3.5, p_max=6.0)  # holds a run to t = 0.5
     start = lambda n: cq.gaussian(box(n), {"q": 1.0, "p": -1.0}, 0.18, cq.ket("+"))
     return [cq.solve(cq.models.well_and_barrier(), start(n), [0.0, 0.5], tol=tol, grid_error=False) for n in cells], start(cells[0])
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--trajectories", type=int, help="default: 10^6, quick: a few thousand")
-    parser.add_argument("--dt", type=float, default=0.0025, help="step of the trajectories")
+    parser.add_argument("--dt", type=float, default=0.005, help="step of the trajectories")
     parser.add_argument("--cells", type=int, nargs=2, default=(64, 48), metavar=("FINE", "COARSE"), help="cells per axis of the mass")
     parser.add_argument("--only", choices=tuple(MODELS))
     given = parser.parse_args(argv)
