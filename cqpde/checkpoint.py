@@ -385,10 +385,13 @@ class Keeper(NoKeeper):
             if path.name.split(".")[-1].isdigit() and int(path.name.split(".")[-1]) >= upto:
                 path.unlink()
         if self._csv is not None:
-            self._csv.close()
-        self._csv = open(self.folder / "diagnostics.csv", "w", buffering=1, newline="")  # noqa: SIM115 - open while the run goes on
-        csv.writer(self._csv).writerow(recorder.columns())
-        csv.writer(self._csv).writerows(recorder.row(k) for k in range(upto))
+            with contextlib.suppress(OSError):
+                self._csv.close()
+            self._csv = None
+        with contextlib.suppress(OSError):  # a full disk does not end the run
+            self._csv = open(self.folder / "diagnostics.csv", "w", buffering=1, newline="")  # noqa: SIM115 - open while the run goes on
+            csv.writer(self._csv).writerow(recorder.columns())
+            csv.writer(self._csv).writerows(recorder.row(k) for k in range(upto))
         self._record_in_time()
         if why := self._reason():
             self._stop(why, self._keep(self._write_record))

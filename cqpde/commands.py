@@ -112,6 +112,7 @@ def _estimate(arguments: argparse.Namespace) -> Estimate:
 def run(arguments: argparse.Namespace) -> int:
     """``cqpde run``."""
     from . import io, memory, running
+    from .compiling import told
     from .kernels.warm import warm
     from .parallel.solve import shared_keeper
     from .parallel.world import world
@@ -127,9 +128,10 @@ def run(arguments: argparse.Namespace) -> int:
     keeper: Any = make() if comm is None else shared_keeper(comm, make)
     quiet = arguments.quiet or arguments.json or comm is not None
     if not quiet:
-        seconds = warm("split") + warm("fv")
+        with running.warnings_at_once():
+            seconds = warm("split") + warm("fv")
         if seconds > 1.0:
-            print(f"{'kernels':>20}  compiled in {seconds:.1f} s (kept on disk for the next run)")
+            print(f"{'kernels':>20}  compiled in {seconds:.1f} s{'' if told else ' (kept on disk for the next run)'}")
     go = lambda: solve(setup.model, setup.rho0, setup.times, progress=not quiet, checkpoint=keeper, comm=comm, **options)
     with _abort(comm):
         if comm is not None and comm.rank:
@@ -213,7 +215,7 @@ def validate(arguments: argparse.Namespace) -> int:
     """``cqpde validate``."""
     import xarray as xr
 
-    from . import config, io
+    from . import config, io, running
     from .dataset import grid_of
     from .errors import CqpdeError, FileError, OptionError
     from .report import validate as compare
@@ -225,7 +227,8 @@ def validate(arguments: argparse.Namespace) -> int:
             io.check_writable(path)
     if arguments.figure and importlib.util.find_spec("matplotlib") is None:
         raise OptionError("--figure", "needs Matplotlib", "it is not installed", 'pip install "cqpde[plot]"')
-    solution = io.load(arguments.file)
+    with running.warnings_at_once():
+        solution = io.load(arguments.file)
     if not isinstance(solution, xr.Dataset) or "rho" not in solution or not solution.attrs.get("cqpde_config"):
         raise FileError(arguments.file, "must hold full fields and the configuration", "neither or one", "Write it with 'cqpde run'")
     missing = [name for name in ("tol", "method", "transport") if name not in solution.attrs]
@@ -323,9 +326,11 @@ def models(arguments: argparse.Namespace) -> int:
 
 def info(arguments: argparse.Namespace) -> int:
     """``cqpde info``."""
-    from . import io
+    from . import io, running
 
-    print(_json(io.facts(arguments.file)) if arguments.json else io.describe(arguments.file))
+    with running.warnings_at_once():
+        text = _json(io.facts(arguments.file)) if arguments.json else io.describe(arguments.file)
+    print(text)
     return 0
 
 

@@ -119,6 +119,22 @@ def min_eigenvalues(rho_components: Array) -> Array:
     return np.linalg.eigvalsh(rho)[..., 0]
 
 
+def relative_eigenvalue(smallest: float, largest: float, probability: float, box: float) -> float:
+    """Smallest eigenvalue of rho relative to its largest trace per cell volume, but at least to that of an even spread over the box.
+
+    The second counts only where nearly all has left: what is then inside may be round-off of what was, and is no scale.
+
+    Parameters
+    ----------
+    probability : float
+        Inside and escaped together.
+    box : float
+        Volume of all cells.
+    """
+    scale = max(largest, abs(probability) / box)
+    return smallest / scale if scale > 0.0 else min(smallest, 0.0)
+
+
 def half_widths(s: Array) -> tuple[float, float]:
     """Half-widths of the spectrum of a stack of dissipative superoperators: (real axis, imaginary axis).
 

@@ -20,7 +20,7 @@ SCHEMA = 1
 #: Diagnostics over time and what they mean.
 DIAGNOSTICS = {
     "trace": "total probability inside the box",
-    "min_eigenvalue": "smallest eigenvalue of rho over all cells, relative to the largest Tr rho",
+    "min_eigenvalue": "smallest eigenvalue of rho over all cells, relative to the largest Tr rho (at least to an even spread of all probability over the box)",
     "hermiticity_defect": "largest |rho - rho^+| relative to the largest Tr rho",
     "escaped_probability": "probability that left through the ends of the axes",
     "edge_probability": "probability in the outermost cells of open axes",

@@ -244,25 +244,33 @@ def _trial(model: Model, states: list[State], times: Array, options: dict[str, A
     """One run for the memory, and others until they are long enough for the time."""
     length = float(times[-1] - times[0])
     ends = [times[0] + length * s for s in SPANS]
-    if options.get("dt") is not None:
+    equal = options.get("dt") is not None
+    if equal:
         ends = [float(min(times[-1], times[0] + 2 * k * options["dt"])) for k in (1, 2, 4, 8, 16)]
     first = np.array([times[0], ends[0]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CqpdeWarning)
         work = _peak(lambda: _solve(model, states, first, options)) - 2 * sum(8.0 * s.rho.size for s in states)
         work += sum(float(s.rho.nbytes) for s in states)
+        found = None
         for end in ends:
             at = np.unique(np.concatenate([times[times < end], [end]]))
             began = time.perf_counter()
-            found = _solve(model, states, at, options)
+            try:
+                found = _solve(model, states, at, options)
+            except CqpdeError:  # these few cells carry the state no further
+                if found is None:
+                    raise
+                break
+            last = end
+            total = time.perf_counter() - began
             took = float(found.attrs["seconds_steps"] + found.attrs["seconds_diagnostics"])
             steps = int(found["steps"][-1])
-            if end >= times[-1] or took >= LONGEST or (took >= ENOUGH and steps >= FEW_STEPS * len(at)):
+            if end >= times[-1] or took >= LONGEST or (took >= ENOUGH and (equal or steps >= FEW_STEPS * len(at))):
                 break
-    setup = time.perf_counter() - began - took
-    share = (end - times[0]) / length
+    share = (last - times[0]) / length
     shape = states[0].grid.shape
-    return Trial(math.prod(shape), work, setup, took / share, float(share), found.attrs["method"], found.attrs["transport"], steps)
+    return Trial(math.prod(shape), work, total - took, took / share, float(share), found.attrs["method"], found.attrs["transport"], steps)
 
 
 def _solve(model: Model, states: list[State], times: Array, options: dict[str, Any]) -> Any:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import FileError
+from .errors import CqpdeWarning, FileError
 
 if TYPE_CHECKING:
     import xarray as xr
+
+Array = np.ndarray
 
 #: No compression of netCDF-4 packs more tightly: a file that claims more holds what was never written.
 MOST_PACKED, SPARE = 1100, 1 << 20
@@ -26,6 +31,10 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "report": (("verdict", "p_value", "reasons"), ()),
     "product sum": ((), ("kets_re", "kets_im", "weights_re", "kind_of_site")),
 }
+
+
+#: Defects of a stored field that are warned of, relative to its largest Tr rho: not Hermitian, negative beyond what its monitors say, or without any.
+HERMITIAN, BEYOND_MONITOR, NEGATIVE = 1e-9, 1e-6, 1e-2
 
 
 def check_claims(path: str | Path) -> None:
@@ -74,6 +83,58 @@ def check_content(stored: xr.Dataset, path: str | Path, diagnostics: dict[str, s
             middle = ("batch",) if "batch" in dims else ()
             if dims not in {(t, *middle, "row", "col", *order) for t in ("t", "t_frame")} or stored[part].dtype.kind != "f":
                 refuse(f"{part} must be a field of real numbers over t, row, col, {', '.join(order)}", f"{stored[part].dtype} over {dims}")
+    config, digest = stored.attrs.get("cqpde_config"), stored.attrs.get("cqpde_config_sha256")
+    if config is not None and digest is not None and hashlib.sha256(config.encode()).hexdigest() != digest:
+        warnings.warn(f"{path}: its configuration is not the one that it was written with (another SHA-256): the fields may be of another model", CqpdeWarning, stacklevel=3)
     for name in diagnostics:
         if name in stored and stored[name].dtype.kind not in "fiu":
             refuse(f"{name} must be numbers", stored[name].dtype)
+
+
+def field_check(stored: xr.Dataset, path: str | Path, name: str) -> Callable[[Array, tuple[int, ...]], None]:
+    """What looks at a part of a field of density matrices that has been read: an array over ``stored[name + "_re"].dims`` and where it starts.
+
+    What is not finite is refused; what is far from a state is warned of. For more than two levels the eigenvalues are those of all pairs of levels, which
+    are no smaller than the smallest of the whole.
+    """
+    dims = tuple(map(str, stored[f"{name}_re"].dims))
+    row = dims.index("row")
+    box = float(np.sum(stored["cell_volume"].values)) if "cell_volume" in stored.coords else np.inf
+    monitors = [stored[k].values for k in ("trace", "escaped_probability") if k in stored]
+    even = float(np.nanmax(np.abs(sum(monitors)))) / box if len(monitors) == 2 and monitors[0].size else 1.0 / box
+    known = float(np.nanmin(stored["min_eigenvalue"].values, initial=0.0)) - BEYOND_MONITOR if "min_eigenvalue" in stored else -NEGATIVE
+    said: list[str] = []
+
+    def look(values: Array, start: tuple[int, ...]) -> None:
+        for lead in np.ndindex(*values.shape[:row]):
+            rho, at = values[lead], [i + j for i, j in zip(lead, start, strict=False)]
+
+            def place(cell: Any, at: list[int] = at) -> str:
+                where = [*at, 0, 0, *(int(i) + j for i, j in zip(cell, start[row + 2 :], strict=True))]
+                return ", ".join(f"{d} = {stored[d].values[i] if d in stored.coords else i:.6g}" for d, i in zip(dims, where, strict=True) if d not in ("row", "col"))
+
+            bad = ~np.isfinite(rho)
+            if bad.any():
+                i, j, *cell = np.argwhere(bad)[0]
+                raise FileError(str(path), f"{name} must be finite", f"{rho[(i, j, *cell)]:.3g}, element ({i}, {j}) at {place(cell)}", "The file is damaged, or none of cqpde's")
+            scale = max(float(np.einsum("aa...->...", rho).real.max(initial=0.0)), even) or 1.0
+            for what, defect, most in (("not Hermitian", _skew(rho), HERMITIAN * scale), ("not positive", -_lowest(rho), -known * scale)):
+                worst = np.unravel_index(int(np.argmax(defect)), defect.shape)
+                if defect[worst] > most and what not in said:
+                    said.append(what)
+                    warnings.warn(f"{path}: {name} is {what}, by {defect[worst] / scale:.3g} of the largest trace at {place(worst)}: this is no state", CqpdeWarning, stacklevel=4)
+
+    return look
+
+
+def _skew(rho: Array) -> Array:
+    """Largest ``|rho - rho^+|`` of every cell."""
+    d = len(rho)
+    return np.asarray(np.max([np.abs(rho[i, j] - np.conj(rho[j, i])) for i in range(d) for j in range(i, d)], axis=0))
+
+
+def _lowest(rho: Array) -> Array:
+    """Smallest eigenvalue of all pairs of levels of every cell."""
+    d, p = len(rho), rho.real
+    pairs = [0.5 * (p[i, i] + p[j, j]) - np.sqrt(0.25 * (p[i, i] - p[j, j]) ** 2 + np.abs(rho[i, j]) ** 2) for i in range(d) for j in range(i + 1, d)]
+    return np.asarray(np.min(pairs, axis=0) if pairs else p[0, 0])

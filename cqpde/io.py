@@ -21,7 +21,7 @@ import numpy as np
 
 from .dataset import DIAGNOSTICS, SCHEMA, grid_of
 from .errors import CqpdeError, FileError
-from .file_checks import check_claims, check_content
+from .file_checks import check_claims, check_content, field_check
 from .options import require_flag
 
 if TYPE_CHECKING:
@@ -317,10 +317,11 @@ def load(path: str | Path, lazy: bool | None = None) -> Any:
                     "The file is damaged",
                 )
             values: Any
+            look = field_check(stored, path, "rho") if name == "rho_re" else None
             if variable.chunks is not None:
-                values = dask.array.map_blocks(_joined, variable.variable.data, imaginary.variable.data, dtype=complex)
+                values = dask.array.map_blocks(_joined, variable.variable.data, imaginary.variable.data, dtype=complex, look=look)
             else:
-                values = _joined(variable.values, imaginary.values)
+                values = _joined(variable.values, imaginary.values, look)
             attrs["long_name"] = variable.attrs.get("complex_name", "")
             data[name[:-3]] = (variable.dims, values, attrs)
         else:
@@ -336,9 +337,12 @@ def load(path: str | Path, lazy: bool | None = None) -> Any:
     return ProductSum(ds) if ds.attrs.get("kind") == "product sum" else ds
 
 
-def _joined(real: Array, imaginary: Array) -> Array:
+def _joined(real: Array, imaginary: Array, look: Any = None, block_info: Any = None) -> Array:
+    """A complex field, or a block of it, that ``look`` finds no fault in."""
     values = np.empty(real.shape, dtype=complex)
     values.real, values.imag = real, imaginary
+    if look is not None:
+        look(values, (0,) * values.ndim if block_info is None else tuple(first for first, _ in block_info[0]["array-location"]))
     return values
 
 

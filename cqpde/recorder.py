@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import dataset
-from .components import min_eigenvalues, to_matrix
+from .components import min_eigenvalues, relative_eigenvalue, to_matrix
 from .errors import OptionError
 from .grid import Grid
 from .integrate.evolve import Frame
@@ -63,8 +63,8 @@ class Recorder:
             if self.dim > 2:
                 smallest = float(min_eigenvalues(one).min())
             d["trace"][k, b] = total * self.grid.cell_volume
-            # with nothing left in the box there is nothing to compare with
-            d["min_eigenvalue"][k, b] = smallest / largest if largest > 0.0 else min(smallest, 0.0)
+            probability = float(d["trace"][k, b] + d["escaped_probability"][k, b])
+            d["min_eigenvalue"][k, b] = relative_eigenvalue(smallest, largest, probability, x[0, b].size * self.grid.cell_volume)
             d["end_probability"][k, b] = ends = self._at_ends(x[: self.dim, b])
             open_ends = [e.kind == "open" for a in self.grid.axes for e in a.ends]
             d["edge_probability"][k, b] = max(float(ends[open_ends].sum()), frame.progress.edge)

@@ -154,7 +154,7 @@ def _run_fv(problem: Problem, route: Route, x: Array, start: Start | None, saver
     plan = layout(problem.model, problem.grid, problem.probes)
     if route.transport != "limited" and not plan.drifting:
         raise OptionError("transport", "has no effect: no axis drifts without noise", repr(route.transport), "Leave it out")
-    seconds = {"compile": warm("fv")}
+    seconds = {"compile": warm("fv", x.size)}
     propagator = Propagator(problem.model, problem.grid, plan, route.transport, float(problem.times[0]))
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     flat = x.reshape(x.shape[0], -1)
@@ -177,7 +177,7 @@ def _run_fixed(problem: Problem, route: Route, x: Array, savers: dict[str, Any])
     began = time.perf_counter()
     structure = route.structure
     assert structure is not None and problem.dt is not None
-    seconds = {"compile": warm("split")}
+    seconds = {"compile": warm("split", x.size)}
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
     composition = _composition(problem, problem.grid, structure)
@@ -198,7 +198,7 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
     began = time.perf_counter()
     model, structure = problem.model, route.structure
     assert structure is not None and start is not None
-    seconds = {"compile": warm("split")}
+    seconds = {"compile": warm("split", x.size)}
     sampled = any(c.sampled for c in model.coefficients.values())
     moved = structure.moved()
     # what no part moves is exact in every cell, but phases may grow beyond any smaller number of cells
@@ -248,7 +248,7 @@ def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None,
     began = time.perf_counter()
     structure = route.structure
     assert structure is not None
-    seconds = {"compile": warm("split")}
+    seconds = {"compile": warm("split", x.size)}
     composition = PositiveComposition(problem.model, problem.grid, structure, route.transport, problem.probes, route.order)
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)

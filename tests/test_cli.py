@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import re
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -290,3 +293,23 @@ def test_a_log_gets_plain_lines_of_progress(capsys):
     report(0.5)
     text = capsys.readouterr().err
     assert text.startswith("t = 0.5 of 2,") and text.count("\n") == 1 and "\r" not in text
+    assert text.endswith("s left\n") and "about" in text
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_a_bar_in_model_time_and_quiet_means_nothing(tmp_path, monkeypatch, capsys):
+    run = ["run", "linear_diosi", "--cells", "q=32", "--cells", "p=48", "--method", "fv", "--tol", "1e-2", "--no-grid-error", "-o", str(tmp_path / "a.nc")]
+    said = []
+    for options in ([], ["--quiet"]):
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        with warnings.catch_warnings(action="ignore"):
+            assert main([*run, *options]) == 0
+        said.append(sys.stderr.getvalue())
+        assert bool(capsys.readouterr().out) == (not options)
+    bar = [line for line in said[0].split("\r") if line.startswith("t:")]
+    assert bar and re.search(r"\d+%\|.*\[\d\d:\d\d<", bar[-1]), said[0]  # done, passed, left
+    assert "t:" not in said[1] and "%|" not in said[1], said[1]

@@ -135,3 +135,57 @@ print(sum("could not be written" in t and "are free there" in t and "The run goe
     lines = (tmp_path / "run" / "diagnostics.csv").read_text().splitlines()
     assert len(lines) == 12 and float(lines[-1].split(",")[0]) == 0.5
     assert_same_bits(whole["whole"], cq.resume(tmp_path / "run"))
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A disk of 2 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not hasattr(os, "geteuid") or os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+FILLED = """import sys
+from cqpde.checkpoint import Keeper
+from cqpde.cli import main
+recorded = Keeper.recorded
+def filled(self):
+    recorded(self)
+    if self.recorder.count == 3:
+        with open("other", "wb", buffering=0) as other:
+            while True:
+                other.write(bytes(1 << 12))
+def full(self):
+    try:
+        filled(self)
+    except OSError:
+        pass
+Keeper.recorded = full
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_real_disk_that_is_too_small(tiny_disk, tmp_path):
+    """Refused beforehand; where another program takes the space on the way, the run is kept and goes on to the same bits when there is some again."""
+
+    def run(*words):
+        return subprocess.run([sys.executable, *words], cwd=tiny_disk, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+
+    told = run("-m", "cqpde.cli", *RUN, "-o", "a.nc")
+    assert told.returncode == 2 and "a.nc.run: needs up to 3.23 MB for checkpoints and result; found 2.1 MB free there" in told.stderr, told.stderr
+    assert not list(tiny_disk.iterdir())
+    subprocess.run(["mount", "-o", "remount,size=6m", str(tiny_disk)], check=True)
+    told = run("-c", FILLED, *RUN, "-o", "a.nc", "--checkpoint-every", "0")
+    assert told.returncode == 75 and not (tiny_disk / "a.nc").exists(), told.stderr
+    for words in ("a.nc.run/frames.", "could not be written", "It needs", "are free there", "cqpde resume a.nc"):
+        assert words in told.stderr, (words, told.stderr)
+    assert "Traceback" not in told.stderr
+    (tiny_disk / "other").unlink()
+    told = run("-m", "cqpde.cli", "resume", "a.nc", "--quiet")
+    assert told.returncode == 0, told.stderr
+    assert main([*RUN, "-o", str(tmp_path / "whole.nc")]) == 0
+    assert_same_bits(cq.load(tmp_path / "whole.nc"), cq.load(tiny_disk / "a.nc", lazy=False))
+    assert sorted(p.name for p in tiny_disk.iterdir()) == ["a.nc"]

@@ -101,3 +101,47 @@ def test_cut_and_foreign_files_are_refused(good, tmp_path, monkeypatch, capsys):
         (tmp_path / f"{k}.nc").write_bytes(content)
         refused_by_all(tmp_path / f"{k}.nc", capsys)
     assert not (tmp_path / "PWNED").exists()
+
+
+def spoilt(good, path, change):
+    """A copy whose field is changed at t = 0.5 in the cell (3, 4), and its axes."""
+    shutil.copy(good, path)
+    with netCDF4.Dataset(path, "a") as ds:
+        at = int(np.argmin(np.abs(ds["t"][:] - 0.5)))
+        change(ds, at)
+        return [f"{name} = {float(v):.6g}" for name, v in (("t", ds["t"][at]), ("q", ds["q"][3]), ("p", ds["p"][4]))]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_fields_that_are_no_states_are_told_with_time_and_cell(lazy, good, tmp_path, capsys):
+    """A well-formed file: where it holds NaN it is refused, at once or when the field is used, and what is far from a state is warned of."""
+    use = lambda path: cq.load(path, lazy=lazy).rho.values
+
+    def put(name, index, value):
+        def change(ds, at):
+            ds[name][(at, *index, 3, 4)] = value
+
+        return change
+
+    use(good)  # is quiet
+    for value in (np.nan, np.inf):
+        path = tmp_path / f"{value}.nc"
+        where = spoilt(good, path, put("rho_im", (0, 1), value))
+        with pytest.raises(FileError, match=r"rho must be finite.*element \(0, 1\)") as error:
+            use(path)
+        assert all(w in str(error.value) for w in where), str(error.value)
+    for change, words in ((put("rho_re", (0, 0), -0.3), "not positive"), (put("rho_re", (0, 1), 0.3), "not Hermitian")):
+        path = tmp_path / f"{words}.nc"
+        where = spoilt(good, path, change)
+        with pytest.warns(cq.CqpdeWarning, match=words) as caught:
+            use(path)
+        assert any(all(w in str(c.message) for w in (*where, words)) for c in caught), [str(c.message) for c in caught]
+
+
+def test_another_configuration_than_the_one_written_is_told(good, tmp_path):
+    path = tmp_path / "bad.nc"
+    shutil.copy(good, path)
+    with netCDF4.Dataset(path, "a") as ds:
+        ds.setncattr("cqpde_config", ds.getncattr("cqpde_config").replace("linear_diosi", "qubit_lattice"))
+    with pytest.warns(cq.CqpdeWarning, match="configuration is not the one"):
+        cq.load(path)

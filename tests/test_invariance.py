@@ -121,6 +121,16 @@ def test_more_output_does_not_change_the_answer():
     assert np.array_equal(many.t.values, [0, 0.1, 0.123456, 0.31, 0.5])
 
 
+@pytest.mark.parametrize("method", ["fv", "split"])
+def test_outputs_inside_a_step_are_at_their_time(method):
+    """H = (40 + t) sigmaz: the phase of the coherence is 80 t + t^2, and tells the time of each output."""
+    model = cq.Model(("x",), 2, H=[[lambda z, t: 40 + t + 0 * z.x, 0], [0, lambda z, t: -40 - t + 0 * z.x]], D2=[[0.1]])
+    times = np.array([0, 0.1, 0.123456, 0.31, 0.5])
+    sol = cq.solve(model, cq.gaussian(cq.Grid(x=(-6, 6, 64)), 0, 0.7, cq.ket("+")), times, method=method, tol=1e-6, grid_error=False)
+    phase = sol.cq.unconditioned_state().values[:, 0, 1] * np.exp(1j * (80 * times + times**2))
+    assert np.abs(phase / abs(phase) - 1).max() < 1e-10
+
+
 def test_order_of_the_axes_does_not_matter():
     """The kernels see (before, axis, after) differently; the physics must not."""
     model = cq.Model(("x", "y"), 2, L=models.A2, D0="saturated", D1=np.eye(2), D2=models.S2 / 2, D1C=[0.3, -0.2])

@@ -101,6 +101,20 @@ def test_two_stationary_states_are_counted_and_leaks_refused():
         cq.steady_state(cq.Model(("x",), 1, D1C=[lambda z, t: t + 0 * z.x], D2=[[0.3]]), cq.Grid(x=(-1, 1, 16, "reflecting")))
 
 
+def test_a_stationary_state_says_how_good_it_is_or_is_refused():
+    """A double well beside a damped qubit: trace, residual, eigenvalue and null space are those of the field that is returned; a residual above tol is an error."""
+    model = cq.Model(("x",), 2, H=0.4 * cq.sigmax(), L=[cq.sigmam()], D0=[[0.5]], D1C=[lambda z: z.x - z.x**3], D2=[[0.3]])
+    grid = cq.Grid(x=(-2.5, 2.5, 48, "reflecting"))
+    state = cq.steady_state(model, grid)
+    rho = np.moveaxis(state.rho.values, 2, 0)
+    traces = np.real(np.trace(rho, axis1=1, axis2=2))
+    assert traces.sum() * grid.cell_volume == pytest.approx(1.0, abs=1e-12)
+    assert state.attrs["min_eigenvalue"] == pytest.approx(np.linalg.eigvalsh(rho).min() / traces.max(), abs=1e-14) and state.attrs["min_eigenvalue"] > -1e-12
+    assert state.attrs["null_space_dimension"] == 1 and 0 <= state.attrs["residual"] < 1e-9
+    with pytest.raises(SolverError, match=r"the residual must fall to 1e-30; found"):
+        cq.steady_state(model, grid, tol=1e-30)
+
+
 # -- thermal models ----------------------------------------------------------------------------------------------------
 ENERGIES = {
     "commuting": [[X**2 / 2 + X, 0], [0, X**2 / 2 - X]],

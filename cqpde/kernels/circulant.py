@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from ..compiling import kernel
 
 Array = np.ndarray
 
@@ -30,7 +32,7 @@ def generators(columns: Array) -> Array:
     return np.ascontiguousarray(np.stack([np.concatenate([c[..., ::-1], sign * c[..., ::-1]], axis=-1) for c, sign in parts], axis=-2))
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _load(x: Array, buf: Array, at: int, step: int, lines: Array, first: int, w: int, contiguous: bool) -> None:
     """Lines ``first ... first + w`` into (parts, size, width): their halves' sums and differences, or the lines themselves."""
     parts, size = buf.shape[0], buf.shape[1]
@@ -58,7 +60,7 @@ def _load(x: Array, buf: Array, at: int, step: int, lines: Array, first: int, w:
                     buf[1, i, k] = x[here + place] - x[there + place]
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _store(x: Array, buf: Array, at: int, step: int, lines: Array, first: int, w: int, contiguous: bool) -> None:
     """The way back of :func:`_load`."""
     parts, size = buf.shape[0], buf.shape[1]
@@ -86,7 +88,7 @@ def _store(x: Array, buf: Array, at: int, step: int, lines: Array, first: int, w
                     x[there + place] = buf[0, i, k] - buf[1, i, k]
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _units(
     unit0: Any, unit1: Any,
     x: Array, n: int, step: int, patterns: Array, lines: Array, contiguous: bool, width: int, members: Array, row: Array, col: Array,
@@ -120,7 +122,7 @@ def _units(
             _store(x[members[m]], written[m], patterns[pattern], step, lines, first, w, contiguous)
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@kernel(parallel=True, nogil=True)
 def apply_circulants(
     x: Array, n: int, step: int, patterns: Array, lines: Array, contiguous: bool, width: int, members: Array, row: Array, col: Array,
     which: Array, tables: Array,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from ..compiling import kernel
 
 Array = np.ndarray
 
@@ -17,7 +19,7 @@ LANES = 256
 PARALLEL_WORK = 2_000_000
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _survey_cells(x: Array, d: int, k0: int, k1: int) -> tuple[float, float, float]:
     """Sum, largest trace and smallest eigenvalue (d <= 2; else of the diagonal) over the cells ``k0 <= k < k1``."""
     # as many running results as lanes: a single one would keep the compiler from vectorising
@@ -45,7 +47,7 @@ def _survey_cells(x: Array, d: int, k0: int, k1: int) -> tuple[float, float, flo
     return total.sum(), largest.max(), smallest.min()
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@kernel(parallel=True, nogil=True)
 def _survey_parallel(x: Array, d: int, parts: Array) -> None:
     n = x.shape[1]
     for index in prange(BLOCKS):
@@ -65,7 +67,7 @@ def survey(x: Array, d: int) -> tuple[float, float, float]:
     return float(parts[:, 0].sum()), float(parts[:, 1].max()), float(parts[:, 2].min())
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _matrix_cells(x: Array, out: Array, k0: int, k1: int) -> None:
     d = out.shape[0]
     pairs = d * (d - 1) // 2
@@ -82,7 +84,7 @@ def _matrix_cells(x: Array, out: Array, k0: int, k1: int) -> None:
             p += 1
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@kernel(parallel=True, nogil=True)
 def _matrix_parallel(x: Array, out: Array) -> None:
     n = x.shape[1]
     for index in prange(BLOCKS):

@@ -12,7 +12,9 @@ from functools import cache
 from math import comb
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from ..compiling import kernel
 
 Array = np.ndarray
 
@@ -48,7 +50,7 @@ def tables() -> tuple[Array, Array]:
     return control, primitive
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def _positive(m: Array, d: int, slack: float, work: Array) -> bool:
     """Whether components ``m`` plus ``slack`` times the identity are positive semi-definite (Cholesky)."""
     if d == 1:
@@ -84,7 +86,7 @@ def _positive(m: Array, d: int, slack: float, work: Array) -> bool:
     return True
 
 
-@njit(cache=True)
+@kernel()
 def _limit(buf: Array, j: int, start: int, along: int, weights: Array, d: int, trial: Array, work: Array) -> float:
     """Largest fraction of the quartic's deviation from the mean of cell ``j`` that stays positive semi-definite.
 
@@ -127,7 +129,7 @@ BLOCKS = 64
 PARALLEL_WORK = 4_000
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _remap_lines(
     line0: int, line1: int,
     x: Array, out: Array, n: int, after: int, feet: Array, foot_of_line: Array, lower: int, upper: int, mirror: Array,
@@ -211,7 +213,7 @@ def _remap_lines(
             leak[1, c, line] = value
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@kernel(parallel=True, nogil=True)
 def _remap_parallel(
     x: Array, out: Array, n: int, after: int, feet: Array, foot_of_line: Array, lower: int, upper: int, mirror: Array,
     ghosts: int, d: int, control: Array, primitive: Array, leak: Array,

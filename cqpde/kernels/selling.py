@@ -8,12 +8,13 @@ E. Selling 1874). Found by reducing an obtuse superbase.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from ..compiling import kernel
 
 Array = np.ndarray
 
 
-@njit(cache=True)
+@kernel()
 def selling_2d(matrices: Array, offsets: Array, weights: Array) -> int:
     """Fill ``offsets`` (m, 3, 2) and ``weights`` (m, 3) from ``matrices`` (m, 2, 2); returns the index of a failure or -1."""
     for m in range(matrices.shape[0]):
@@ -47,7 +48,7 @@ def selling_2d(matrices: Array, offsets: Array, weights: Array) -> int:
     return -1
 
 
-@njit(cache=True)
+@kernel()
 def selling_3d(matrices: Array, offsets: Array, weights: Array) -> int:
     """Fill ``offsets`` (m, 6, 3) and ``weights`` (m, 6) from ``matrices`` (m, 3, 3); returns the index of a failure or -1."""
     pairs = ((0, 1, 2, 3), (0, 2, 1, 3), (0, 3, 1, 2), (1, 2, 0, 3), (1, 3, 0, 2), (2, 3, 0, 1))

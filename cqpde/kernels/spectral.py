@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from ..compiling import kernel
 
 Array = np.ndarray
 
@@ -17,7 +19,7 @@ PARALLEL_WORK = 1_000_000
 TAYLOR_TERMS = 13
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _multiply_lines(
     line0: int, line1: int,
     x: Array, y: Array, shape: Array, row: Array, col: Array, base: Array, strides: Array, table: Array,
@@ -47,7 +49,7 @@ def _multiply_lines(
                     target[k] += values[k] * origin[k]
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@kernel(parallel=True, nogil=True)
 def _multiply_parallel(
     x: Array, y: Array, shape: Array, row: Array, col: Array, base: Array, strides: Array, table: Array
 ) -> None:
@@ -80,7 +82,7 @@ def multiply(
         _multiply_lines(0, x.shape[1] // shape[-1], x, y, shape, row, col, base, strides, table)
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _exponential(m: Array, out: Array, power: Array, work: Array) -> None:
     """``out = exp(m)`` by scaling, Taylor series and squaring."""
     n = m.shape[0]
@@ -122,7 +124,7 @@ def _exponential(m: Array, out: Array, power: Array, work: Array) -> None:
                 out[i, j] = work[i, j]
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@kernel(parallel=True, nogil=True)
 def exponentials(m: Array, out: Array) -> None:
     """``out[i] = exp(m[i])`` for a stack of small complex matrices (count, n, n), to round-off for generators of contractions."""
     count, n = m.shape[0], m.shape[1]
@@ -133,7 +135,7 @@ def exponentials(m: Array, out: Array) -> None:
             _exponential(m[i], out[i], power, work)
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@kernel(parallel=True, nogil=True)
 def shift_lines(x: Array, y: Array, n: int, after: int, shift: Array) -> None:
     """Move every line along a periodic axis of ``n`` cells by a whole number of cells: ``y[j + shift] = x[j]``.
 

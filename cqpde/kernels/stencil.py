@@ -7,7 +7,9 @@ cell at ``source + offset``; coefficients are addressed by strides that are zero
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from ..compiling import kernel
 
 Array = np.ndarray
 
@@ -19,7 +21,7 @@ BLOCKS = 64
 PARALLEL_WORK = 200_000
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _stencil_lines(
     line0: int, line1: int,
     x: Array, y: Array, acc: Array, shape: Array, periodic: Array, offsets: Array, first: Array,
@@ -83,7 +85,7 @@ def _stencil_lines(
                     total[k] += weight * part[k]
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _stencil_serial(
     x: Array, y: Array, acc: Array, shape: Array, periodic: Array, offsets: Array, first: Array,
     row: Array, col: Array, base: Array, strides: Array, coef: Array, alpha: float, beta: float, gamma: float, weight: float,
@@ -110,7 +112,7 @@ def _stencil_serial(
     )
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@kernel(parallel=True, nogil=True)
 def _stencil_parallel(
     x: Array, y: Array, acc: Array, shape: Array, periodic: Array, offsets: Array, first: Array,
     row: Array, col: Array, base: Array, strides: Array, coef: Array, alpha: float, beta: float, gamma: float, weight: float,
@@ -165,7 +167,7 @@ def stencil_step(
     sweep(x, y, acc, shape, periodic, offsets, first, row, col, base, strides, coef, alpha, beta, gamma, weight)
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def link_step(
     x: Array, y: Array, acc: Array, source: Array, target: Array, value: Array, alpha: float, weight: float
 ) -> None:
@@ -177,7 +179,7 @@ def link_step(
             acc[c, target[k]] += weight * change
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def escape_rate(x: Array, cells: Array, index: Array, matrices: Array, batch: int, out: Array) -> None:
     """Add the escape rate ``sum_k W[index k] x[:, cells k]`` of each batch entry to ``out`` (batch, components)."""
     n_comp = x.shape[0]
@@ -195,7 +197,7 @@ def escape_rate(x: Array, cells: Array, index: Array, matrices: Array, batch: in
                 out[b, r] += total
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@kernel(parallel=True, nogil=True)
 def copy_step(x: Array, y: Array) -> None:
     """``y <- x``: the plain copy against which the other kernels are measured."""
     n = x.shape[1]

@@ -6,18 +6,23 @@ import time
 
 import numpy as np
 
+from . import diagnostics, remap, selling, spectral, stencil
 from .circulant import apply_circulants
-from .diagnostics import matrices, survey
-from .remap import remap, tables
-from .spectral import exponentials, multiply, shift_lines
-from .stencil import escape_rate, link_step, stencil_step
 
-_done: set[str] = set()
+_done: set[tuple[str, bool]] = set()
 
 
-def warm(route: str) -> float:
-    """Run every kernel of a route on a field of a few cells; returns the seconds that took, 0 from the second call on."""
-    if route in _done:
+def warm(route: str, values: int = 0) -> float:
+    """Run every kernel of a route on a field of a few cells; returns the seconds that took, 0 from the second call on.
+
+    Parameters
+    ----------
+    route : {"fv", "split"}
+    values : int
+        Numbers in the state: the diagnostics of a large one are parallel.
+    """
+    what = (route, values >= diagnostics.PARALLEL_WORK)
+    if what in _done:
         return 0.0
     start = time.perf_counter()
     _stencil()
@@ -25,7 +30,10 @@ def warm(route: str) -> float:
         _fv()
     else:
         _split()
-    _done.add(route)
+    if what[1]:
+        diagnostics._survey_parallel(np.ones((4, 5)), 2, np.empty((diagnostics.BLOCKS, 3)))
+        diagnostics._matrix_parallel(np.ones((4, 5)), np.zeros((2, 2, 5), dtype=complex))
+    _done.add(what)
     return time.perf_counter() - start
 
 
@@ -34,32 +42,35 @@ def _ints(*values: int) -> np.ndarray:
 
 
 def _stencil() -> None:
-    survey(np.ones((4, 5)), 2)
-    matrices(np.ones((4, 5)), np.zeros((2, 2, 5), dtype=complex))
+    diagnostics.survey(np.ones((4, 5)), 2)
+    diagnostics.matrices(np.ones((4, 5)), np.zeros((2, 2, 5), dtype=complex))
     x = np.ones((1, 5))
     none = np.zeros((1, 1), dtype=np.int64)
-    stencil_step(
-        x, x.copy(), x.copy(), _ints(5), _ints(0), none, _ints(0, 1), _ints(0), _ints(0), _ints(0), none, np.ones(1), 1.0, 0.0, 0.0, 0.0
-    )  # fmt: skip
+    for sweep in (stencil._stencil_serial, stencil._stencil_parallel):
+        sweep(x, x.copy(), x.copy(), _ints(5), _ints(0), none, _ints(0, 1), _ints(0), _ints(0), _ints(0), none, np.ones(1), 1.0, 0.0, 0.0, 0.0)
 
 
 def _fv() -> None:
     x = np.ones((1, 5))
-    link_step(x, x.copy(), x.copy(), _ints(0), _ints(1), np.ones(1), 1.0, 0.0)
-    escape_rate(x, _ints(0), _ints(0), np.ones((1, 1, 1)), 1, np.zeros((1, 1)))
-    control, primitive = tables()
-    remap(
-        x, x.copy(), 5, 1, np.arange(6.0)[None], _ints(0), 0, 0, _ints(0), 3, 1, control, primitive, np.zeros((2, 1, 1))
-    )  # fmt: skip
+    stencil.link_step(x, x.copy(), x.copy(), _ints(0), _ints(1), np.ones(1), 1.0, 0.0)
+    stencil.escape_rate(x, _ints(0), _ints(0), np.ones((1, 1, 1)), 1, np.zeros((1, 1)))
+    control, primitive = remap.tables()
+    rest = (x, x.copy(), 5, 1, np.arange(6.0)[None], _ints(0), 0, 0, _ints(0), 3, 1, control, primitive, np.zeros((2, 1, 1)))
+    remap._remap_lines(0, 1, *rest)
+    remap._remap_parallel(*rest)
+    for n, decompose in ((2, selling.selling_2d), (3, selling.selling_3d)):
+        decompose(np.eye(n)[None], np.zeros((1, n * (n + 1) // 2, n), dtype=np.int64), np.zeros((1, n * (n + 1) // 2)))
 
 
 def _split() -> None:
     z = np.ones((1, 5), dtype=complex)
     none = np.zeros((1, 1), dtype=np.int64)
-    multiply(z, z.copy(), _ints(5), _ints(0), _ints(0), _ints(0), none, np.ones(1, dtype=complex))
+    rest = (z, z.copy(), _ints(5), _ints(0), _ints(0), _ints(0), none, np.ones(1, dtype=complex))
+    spectral._multiply_lines(0, 1, *rest)
+    spectral._multiply_parallel(*rest)
     none = _ints(0)
     apply_circulants(np.ones((1, 4)), 4, 1, none, none, True, 1, none, none, none, none, np.zeros((1, 1, 2, 4)))
     m = np.zeros((1, 3, 3), dtype=complex)
-    exponentials(m, m.copy())
+    spectral.exponentials(m, m.copy())
     x = np.ones((1, 5))
-    shift_lines(x, x.copy(), 5, 1, _ints(0))
+    spectral.shift_lines(x, x.copy(), 5, 1, _ints(0))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..checkpoint import NoKeeper
-from ..components import min_eigenvalues
+from ..components import min_eigenvalues, relative_eigenvalue
 from ..errors import RouteError, SolverError
 from ..integrate.evolve import Progress
 from ..integrate.fixed_steps import MOST_BEYOND
@@ -119,15 +119,15 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
 
 def _frame(composition: SlabComposition, index: int, t: float, x: Field, escaped: Array, progress: Progress) -> SlabFrame:
     dim, slabs = composition.model.dim, composition.slabs
-    trace, smallest = np.zeros(x.x.shape[1]), np.zeros(x.x.shape[1])
+    trace, smallest, gone = np.zeros(x.x.shape[1]), np.zeros(x.x.shape[1]), slabs.total(escaped)
     for b in range(x.x.shape[1]):
         one = np.ascontiguousarray(x.x[:, b]).reshape(dim**2, -1)
         total, largest, least = survey(one, dim)
         if dim > 2:
             least = float(min_eigenvalues(one).min())
         trace[b] = float(slabs.total(total)) * composition.grid.cell_volume
-        top, bottom = slabs.largest(largest), -slabs.largest(-least)
-        smallest[b] = bottom / top if top > 0.0 else min(bottom, 0.0)
+        box = composition.grid.cell_volume * float(np.prod(composition.grid.shape))
+        smallest[b] = relative_eigenvalue(-slabs.largest(-least), slabs.largest(largest), trace[b] + float(gone[b, :, :dim].sum()), box)
     if not np.all(np.isfinite(trace)) or not np.all(np.isfinite(smallest)):
         raise SolverError("rho", "must stay finite", f"NaN or infinity at t = {t:.6g}, step {progress.steps}", "Check the coefficients near the ends of the box")
-    return SlabFrame(index, t, x, slabs.total(escaped), Progress(**vars(progress)), trace, smallest, composition.ends(x, np.asarray).T)
+    return SlabFrame(index, t, x, gone, Progress(**vars(progress)), trace, smallest, composition.ends(x, np.asarray).T)

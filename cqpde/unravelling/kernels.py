@@ -7,12 +7,13 @@ density matrices (m, d, d), classical points (m, n).
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from ..compiling import kernel
 
 Array = np.ndarray
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def euler_ket(psi, z, v, generator, b, sigma, dw, dt, normalise):  # type: ignore[no-untyped-def]
     """One Euler-Maruyama step of (7) and (9); without ``normalise`` of the linear equations, in which dw is the record itself."""
     m, d = psi.shape
@@ -56,7 +57,7 @@ def euler_ket(psi, z, v, generator, b, sigma, dw, dt, normalise):  # type: ignor
             z[l, i] += total_z
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def euler_matrix(rho, z, v, generator, b, jumps, sigma, dw, dt, conditioned):  # type: ignore[no-untyped-def]
     """One Euler-Maruyama step of (7)-(8); without ``conditioned`` of the linear equations, in which dw is the record itself."""
     m, d = rho.shape[0], rho.shape[1]
@@ -107,7 +108,7 @@ def euler_matrix(rho, z, v, generator, b, jumps, sigma, dw, dt, conditioned):  #
             z[l, i] += total_z
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@kernel(nogil=True, error_model="numpy", inline="always")
 def _add_sandwich(out, x, rho, weight, work):  # type: ignore[no-untyped-def]
     """``out += weight x rho x^+``; ``work`` is scratch."""
     d = rho.shape[0]
@@ -125,7 +126,7 @@ def _add_sandwich(out, x, rho, weight, work):  # type: ignore[no-untyped-def]
             out[a, c] += weight * total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def terms_ket(psi, generator, b, drift, noise, force, conditioned):  # type: ignore[no-untyped-def]
     """Drift (m, d), noise columns (m, k, d) of (9), and ``2 Re <B_k>`` (m, k); unconditioned: of the linear equation."""
     m, d = psi.shape
@@ -155,7 +156,7 @@ def terms_ket(psi, generator, b, drift, noise, force, conditioned):  # type: ign
                 noise[l, k, a] -= mean * psi[l, a]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def terms_matrix(rho, generator, b, jumps, drift, noise, force, conditioned):  # type: ignore[no-untyped-def]
     """Drift (m, d, d), noise columns (m, k, d, d) of (8), and ``2 Re <B_k>`` (m, k); unconditioned: of the linear equation."""
     m, d = rho.shape[0], rho.shape[1]

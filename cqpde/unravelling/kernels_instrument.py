@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from ..compiling import kernel
 from .kernels import _add_sandwich
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def exponential_ket(psi, x, scale):  # type: ignore[no-untyped-def]
     """``psi <- exp(scale[l] x) psi`` by Taylor series to round-off, in as many pieces as the norm asks for."""
     m, d = psi.shape
@@ -48,7 +48,7 @@ def exponential_ket(psi, x, scale):  # type: ignore[no-untyped-def]
                 psi[l, a] = total[a]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def unitary_qubit(psi, h, dt):  # type: ignore[no-untyped-def]
     """``psi <- exp(-i h dt) psi`` for two levels and Hermitian h (m or 1, 2, 2), in closed form."""
     for l in range(psi.shape[0]):
@@ -64,7 +64,7 @@ def unitary_qubit(psi, h, dt):  # type: ignore[no-untyped-def]
         psi[l, 1] = phase * (complex(cosine, sine * half) * b - 1j * sine * np.conj(off) * a)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def exponential_columns(m, x):  # type: ignore[no-untyped-def]
     """``m[l] <- exp(x[l]) m[l]`` for matrices m (points, d, d), column by column as :func:`exponential_ket`."""
     d = m.shape[1]
@@ -75,7 +75,7 @@ def exponential_columns(m, x):  # type: ignore[no-untyped-def]
         m[:, :, c] = column
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def exponential_matrix(rho, x, jumps, scale):  # type: ignore[no-untyped-def]
     """``rho <- exp(scale[l] L) rho``, ``L rho = x rho + rho x^+ + sum N rho N^+``, by Taylor series to round-off."""
     m, d = rho.shape[0], rho.shape[1]
@@ -129,7 +129,7 @@ def exponential_matrix(rho, x, jumps, scale):  # type: ignore[no-untyped-def]
                     rho[l, a, c] = total[a, c]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def kick_ket(psi, vectors, values, uniform, normal, dt, record):  # type: ignore[no-untyped-def]
     r"""Measure R for a time dt: draw y from its exact law and apply ``exp(R y - R^2 dt)``, normalised.
 
@@ -165,7 +165,7 @@ def kick_ket(psi, vectors, values, uniform, normal, dt, record):  # type: ignore
             psi[l, k] = value * scale
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def kick_matrix(rho, vectors, values, uniform, normal, dt, record):  # type: ignore[no-untyped-def]
     """As :func:`kick_ket`, on density matrices."""
     m, d = rho.shape[0], rho.shape[1]
@@ -215,7 +215,7 @@ def kick_matrix(rho, vectors, values, uniform, normal, dt, record):  # type: ign
                 rho[l, k, i] = np.conj(rho[l, i, k])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@kernel(nogil=True, error_model="numpy", inline="always")
 def _outcome(p, values, target, normal, dt):  # type: ignore[no-untyped-def]
     """Choose the eigenvalue at which the cumulated populations pass ``target``, then add the Gaussian."""
     d = p.shape[0]
@@ -228,7 +228,7 @@ def _outcome(p, values, target, normal, dt):  # type: ignore[no-untyped-def]
     return 2.0 * values[chosen] * dt + np.sqrt(dt) * normal
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@kernel(nogil=True, error_model="numpy", inline="always")
 def _largest_exponent(p, values, y, dt):  # type: ignore[no-untyped-def]
     """Largest ``r y - r^2 dt`` among the populated eigenvalues: taken out, so that nothing over- or underflows."""
     largest = -np.inf

@@ -7,13 +7,14 @@ calls, so that it vectorises: on one core a step of a qubit with one particle ta
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from ..compiling import kernel
 
 #: Trajectories side by side.
 WIDTH = 128
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def euler_ket_affine(psi, z, g0, g1, v0, v1, b, sigma, dw, dt):  # type: ignore[no-untyped-def]
     """Many steps as :func:`.kernels.euler_ket`, with ``generator = g0 + z_i g1[i]``, ``v = v0 + z_i v1[i]`` and the rest the same everywhere.
 
@@ -101,7 +102,7 @@ def euler_ket_affine(psi, z, g0, g1, v0, v1, b, sigma, dw, dt):  # type: ignore[
                 z[first + l, i] = zz[i, l]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def instrument_qubit_affine(psi, z, h0, h1, shift, matrix, values, sigma, uniform, normal, dt):  # type: ignore[no-untyped-def]
     r"""Many steps of the instrument on kets of two levels, in the basis in which the one Hermitian B is ``diag(values)``.
 
@@ -156,7 +157,7 @@ def instrument_qubit_affine(psi, z, h0, h1, shift, matrix, values, sigma, unifor
                 z[first + l, i] = zz[i, l]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@kernel(nogil=True, error_model="numpy", inline="always")
 def _affine_lanes(z, new, matrix, shift, w):  # type: ignore[no-untyped-def]
     """``z <- matrix z + shift``."""
     n = z.shape[0]
@@ -172,7 +173,7 @@ def _affine_lanes(z, new, matrix, shift, w):  # type: ignore[no-untyped-def]
             z[i, l] = new[i, l]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@kernel(nogil=True, error_model="numpy", inline="always")
 def _turn_lanes(x0, y0, x1, y1, z, h0, h1, h, split, off_x, off_y, angle, cosine, sine, w):  # type: ignore[no-untyped-def]
     """``exp(-i h H(z))`` on qubits, up to a global phase."""
     for l in range(w):
@@ -205,7 +206,7 @@ def _turn_lanes(x0, y0, x1, y1, z, h0, h1, h, split, off_x, off_y, angle, cosine
         y1[l] = b * by + a * bx - im * ay - re * ax
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@kernel(nogil=True, error_model="numpy", inline="always")
 def _sincos_lanes(angle, cosine, sine, w):  # type: ignore[no-untyped-def]
     """``cosine <- +-cos(angle)``, ``sine <- +-sin(angle) / sine``, with the same sign in both; angle is scratch."""
     largest = 0.0
@@ -228,7 +229,7 @@ def _sincos_lanes(angle, cosine, sine, w):  # type: ignore[no-untyped-def]
         sine[l] = r * q / sine[l]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@kernel(nogil=True, error_model="numpy", inline="always")
 def _exp_lanes(x, work, w):  # type: ignore[no-untyped-def]
     """``x <- exp(x)``, zero below -700, for x < 700."""
     bits = work.view(np.int64)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from ..compiling import kernel
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def all_finite(a):  # type: ignore[no-untyped-def]
     """Whether every row of a (m, k) is finite, as flags (m,)."""
     out = np.ones(a.shape[0], np.bool_)
@@ -16,7 +17,7 @@ def all_finite(a):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def ket_components(psi):  # type: ignore[no-untyped-def]
     """Real components (m, d^2) of ``psi psi^+``: diagonal, then real and imaginary parts above it."""
     m, d = psi.shape
@@ -35,7 +36,7 @@ def ket_components(psi):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def purities(x):  # type: ignore[no-untyped-def]
     """``Tr rho^2 / Tr rho`` from components x (m, d^2); 0 where the trace is 0."""
     m, size = x.shape
@@ -52,7 +53,7 @@ def purities(x):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def products(z, x, first, second):  # type: ignore[no-untyped-def]
     """Rows ``z^k x_c``, (m, monomials * components); monomial k is ``z[first] z[second]``, with -1 for a factor of one."""
     m, size = x.shape
@@ -66,7 +67,7 @@ def products(z, x, first, second):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def column_means(rows):  # type: ignore[no-untyped-def]
     """Mean of each column of (m, k)."""
     m, k = rows.shape
@@ -77,7 +78,7 @@ def column_means(rows):  # type: ignore[no-untyped-def]
     return out / m
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def scatter(rows, mean):  # type: ignore[no-untyped-def]
     """Sum over rows (m, k) of ``(f - mean)(f - mean)^T``, four rows at a time."""
     m, k = rows.shape
@@ -99,7 +100,7 @@ def scatter(rows, mean):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def histogram(z, x, lower, spacing, n):  # type: ignore[no-untyped-def]
     """Components x (m, c) summed in each of n cells of one coordinate z (m,), visits of each cell, and visits below and above."""
     sums, visits = np.zeros((n, x.shape[1])), np.zeros(n)
@@ -118,7 +119,7 @@ def histogram(z, x, lower, spacing, n):  # type: ignore[no-untyped-def]
     return sums, visits, outside
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def third_moments(rows, mean, white):  # type: ignore[no-untyped-def]
     """Means of ``y_i y_j y_k`` for k <= j <= i, where ``y = white (row - mean)``, in a fixed order of summation."""
     m, size = rows.shape
@@ -141,7 +142,7 @@ def third_moments(rows, mean, white):  # type: ignore[no-untyped-def]
     return out / m
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def skewness_invariants(a, b):  # type: ignore[no-untyped-def]
     """``sum a_ijk b_ijk`` and ``sum_j (sum_i a_iij) (sum_k b_kkj)`` of symmetric tensors given for k <= j <= i."""
     r = a.shape[0]
