@@ -7,6 +7,7 @@ coordinates, ``t`` and ``[model.parameters]``, read by the allow-list parser of 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal

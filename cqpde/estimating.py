@@ -9,6 +9,7 @@ import tracemalloc
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ MOST_VALUES, FEW_VALUES = 1 << 24, 1 << 18
 
 #: A trial goes on until its steps took so many seconds and step control has had so many steps per output, or so many seconds at most.
 ENOUGH, FEW_STEPS, LONGEST = 0.7, 4, 6.0
+
+#: Buffers of the file, and what threads and the allocator keep.
+WRITING = 1e7
 
 #: Shares of the run that trials try in turn.
 SPANS = tuple(4.0**-k for k in range(5, -1, -1))
@@ -177,13 +181,16 @@ def estimate(model: Model, rho0: State | list[State], t: Any, *, grid: Grid | No
     whole, times = grid or states[0].grid, read_times(t)
     frames = len(frame_times(times, given.pop("frames", None), given.get("save")))
     cells, batch = math.prod(whole.shape), len(states)
+    for name in ("dask.array", "netCDF4", "scipy.ndimage", "xarray"):  # what a run and its file load
+        import_module(name)
     warm("split")
     warm("fv")
     process = float(_resident())
     trials = _trials(model, states, whole, times, given)
     last = trials[-1]
     state_bytes = 8.0 * model.dim**2 * cells * batch
-    work = _line([(x.cells, x.work) for x in trials], cells)
+    writing = 8.0 * cells * batch * frames + WRITING  # of the density, beside the fields
+    work = writing + _line([(x.cells, x.work) for x in trials], cells)
     setup = _line([(x.cells, x.setup) for x in trials], cells)
     steps = _power([(x.cells, x.steps) for x in trials], cells, *_exponents(last, whole.ndim, given))
     process -= sum(float(s.rho.nbytes) for s in states if s.grid == whole)  # counted in the trials
@@ -241,33 +248,33 @@ def _on(state: State, grid: Grid) -> State:
 
 
 def _trial(model: Model, states: list[State], times: Array, options: dict[str, Any]) -> Trial:
-    """One run for the memory, and others until they are long enough for the time."""
+    """Runs of growing length, until one is long enough to tell memory and time."""
     length = float(times[-1] - times[0])
     ends = [times[0] + length * s for s in SPANS]
     equal = options.get("dt") is not None
     if equal:
         ends = [float(min(times[-1], times[0] + 2 * k * options["dt"])) for k in (1, 2, 4, 8, 16)]
-    first = np.array([times[0], ends[0]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CqpdeWarning)
-        work = _peak(lambda: _solve(model, states, first, options)) - 2 * sum(8.0 * s.rho.size for s in states)
-        work += sum(float(s.rho.nbytes) for s in states)
-        found = None
+        found: Any = None
+        work, start = 0.0, time.perf_counter()
         for end in ends:
             at = np.unique(np.concatenate([times[times < end], [end]]))
             began = time.perf_counter()
             try:
-                found = _solve(model, states, at, options)
+                found, peak = _peak(lambda: _solve(model, states, at, options))  # noqa: B023 - called at once
             except CqpdeError:  # these few cells carry the state no further
                 if found is None:
                     raise
                 break
-            last = end
+            last, work = end, max(work, peak)
             total = time.perf_counter() - began
             took = float(found.attrs["seconds_steps"] + found.attrs["seconds_diagnostics"])
             steps = int(found["steps"][-1])
-            if end >= times[-1] or took >= LONGEST or (took >= ENOUGH and (equal or steps >= FEW_STEPS * len(at))):
+            if end >= times[-1] or time.perf_counter() - start >= LONGEST or (took >= ENOUGH and (equal or steps >= FEW_STEPS * len(at))):
                 break
+    # the initial states are there before, and one frame is counted apart
+    work += sum(float(s.rho.nbytes) for s in states) - 2 * sum(8.0 * s.rho.size for s in states)
     share = (last - times[0]) / length
     shape = states[0].grid.shape
     return Trial(math.prod(shape), work, total - took, took / share, float(share), found.attrs["method"], found.attrs["transport"], steps)
@@ -278,8 +285,8 @@ def _solve(model: Model, states: list[State], times: Array, options: dict[str, A
     return solve(model, states, times, frames=times[-1:], progress=False, force=True, **options)
 
 
-def _peak(action: Callable[[], Any]) -> float:
-    """Bytes that an action has at most, beside those that there were before."""
+def _peak(action: Callable[[], Any]) -> tuple[Any, float]:
+    """What an action returns, and the bytes that it has at most beside those that there were before."""
     gc.collect()
     running = tracemalloc.is_tracing()
     if not running:
@@ -287,8 +294,7 @@ def _peak(action: Callable[[], Any]) -> float:
     try:
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
-        action()
-        return float(tracemalloc.get_traced_memory()[1] - before)
+        return action(), float(tracemalloc.get_traced_memory()[1] - before)
     finally:
         if not running:
             tracemalloc.stop()

@@ -7,13 +7,15 @@ file appears under its name only when it is complete: it is written beside it, s
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import os
 import shutil
 import uuid
-from dataclasses import dataclass
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +112,7 @@ def save(dataset: xr.Dataset | ProductSum, path: str | Path) -> None:
                 shutil.rmtree(target)
         else:
             unlimited = ["t"] if "t" in encoded.dims else []
-            with dask.config.set(scheduler="synchronous"):  # the library writes one piece at a time anyway
+            with dask.config.set(scheduler="synchronous"), _small_caches():  # the library writes one piece at a time anyway
                 encoded.to_netcdf(beside, format="NETCDF4_CLASSIC", engine="netcdf4", unlimited_dims=unlimited, encoding=_encoding(encoded))
             with open(beside, "rb+") as handle:
                 os.fsync(handle.fileno())
@@ -130,6 +132,19 @@ def _need_zarr(path: str | Path) -> None:
 
     if not importlib.util.find_spec("zarr"):
         raise FileError(str(path), "a .zarr store needs zarr", "it is not installed", 'pip install "cqpde[zarr]"')
+
+
+@contextlib.contextmanager
+def _small_caches() -> Iterator[None]:
+    """Let no variable keep written chunks: every one is written once, as a whole."""
+    import netCDF4
+
+    before = netCDF4.get_chunk_cache()
+    netCDF4.set_chunk_cache(4 * CHUNK_BYTES)
+    try:
+        yield
+    finally:
+        netCDF4.set_chunk_cache(*before)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -56,17 +55,27 @@ CASES: dict[str, list[str]] = {
 QUICK = ("the same by equal steps", "three levels, dense, 60000")
 
 
+#: Runs a command and says its largest resident size; that of a process as its parent sees it may be the parent's own before it became another program.
+PROGRAM = """
+import re, resource, sys
+from cqpde.cli import main
+code = main(sys.argv[1:])
+try:
+    peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+except OSError:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(peak, file=sys.stderr)
+sys.exit(code)
+"""
+
+
 def measured(arguments: list[str]) -> tuple[str, float, float]:
-    """Output of a process, its largest resident size in bytes, and its seconds."""
+    """Output of a command, its largest resident size in bytes, and its seconds."""
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "cqpde.cli", *arguments], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    out = process.stdout.read()
-    _, status, use = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{arguments}: exit code {process.returncode}")
-    return out, float(use.ru_maxrss) * (1.0 if sys.platform == "darwin" else 1024.0), time.perf_counter() - began
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{arguments}: exit code {done.returncode}: {done.stderr}")
+    return done.stdout, float(done.stderr.splitlines()[-1]), time.perf_counter() - began
 
 
 def compare(name: str, folder: Path) -> dict[str, Any]:
