@@ -59,8 +59,8 @@ class Flow:
         m = self.multiplier
         if m is None or len(self.axes) != 1 or x.size <= SLAB or not Convolution.fits(m, x.shape[self.axes[0] + 2]):
             return False
-        if self.convolution is None or self.convolution.shape != x.shape[1:]:
-            self.convolution = Convolution(m, x.shape[1:], self.axes[0] + 1)
+        if self.convolution is None or not self.convolution.suits(x):
+            self.convolution = Convolution.of(m, x, self.axes[0] + 1)
         self.convolution.apply(x)
         return True
 

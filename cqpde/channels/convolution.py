@@ -34,11 +34,23 @@ class Convolution:
         Batch and cells.
     axis : int
         In ``shape``.
+    apart : tuple of int
+        Distance in memory of neighbours along each dimension of ``shape``: that of the whole field, where this is a part of it.
     """
 
     multiplier: Multiplier
     shape: tuple[int, ...]
     axis: int
+    apart: tuple[int, ...]
+
+    @classmethod
+    def of(cls, multiplier: Multiplier, x: Array, axis: int) -> Convolution:
+        """For the state ``x`` (components, batch, *cells), and all that lie in memory like it."""
+        return cls(multiplier, x.shape[1:], axis, _apart(x))
+
+    def suits(self, x: Array) -> bool:
+        """Whether a state lies in memory like the one that this was made for."""
+        return self.shape == x.shape[1:] and self.apart == _apart(x)
 
     @staticmethod
     def fits(multiplier: Multiplier, n: int) -> bool:
@@ -55,15 +67,14 @@ class Convolution:
 
     def _offsets(self, axes: list[int]) -> Array:
         """Places of all cells along ``axes``, at the first cell of the others."""
-        apart = [int(np.prod(self.shape[i + 1 :])) for i in axes]
-        return _grid_sum([self.shape[i] for i in axes], apart)
+        return _grid_sum([self.shape[i] for i in axes], [self.apart[i] for i in axes])
 
     @cached_property
     def _lines(self) -> tuple[Array, bool, int]:
         """First cells of the lines of a pattern, whether they are neighbours, and how many are done at once."""
         n, run = self.shape[self.axis], 1
         for i in reversed(range(len(self.shape))):
-            if i not in self._free:
+            if i not in self._free or self.apart[i] != run:
                 break
             run *= self.shape[i]
         size = n if n % 2 else n // 2
@@ -99,12 +110,18 @@ class Convolution:
         return generators(np.fft.irfft(self.multiplier.table[where], n, axis=-1))
 
     def apply(self, x: Array) -> None:
-        """Apply to the state ``x`` (components, batch, *cells), contiguous, in place."""
-        flat, n = x.reshape(x.shape[0], -1), self.shape[self.axis]
-        step = int(np.prod(self.shape[self.axis + 1 :]))
+        """Apply to the state ``x`` (components, batch, *cells), contiguous or a slab of such a one, in place."""
+        whole = x if x.flags.c_contiguous else x.base
+        assert whole is not None and whole.flags.c_contiguous and whole.shape[0] == x.shape[0]
+        first = (x.ctypes.data - whole.ctypes.data) // x.itemsize
+        flat, n, step = whole.reshape(whole.shape[0], -1), self.shape[self.axis], self.apart[self.axis]
         lines, contiguous, width = self._lines
         for members, row, col, which, tables in self._sets:
-            apply_circulants(flat, n, step, self._offsets(self._depends), lines, contiguous, width, members, row, col, which, tables)
+            apply_circulants(flat, n, step, first + self._offsets(self._depends), lines, contiguous, width, members, row, col, which, tables)
+
+
+def _apart(x: Array) -> tuple[int, ...]:
+    return tuple(s // x.itemsize for s in x.strides[1:])
 
 
 def _grid_sum(counts: list[int], strides: list[int]) -> Array:

@@ -73,8 +73,8 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
             whole, escaped, progress = saved.array("x", *shape), saved.array("escaped", *escaped.shape), Progress(**saved.fields("progress", progress))
         first, fine, done, known = slabs.comm.bcast((first, fine, done, vars(progress)))
         progress = Progress(**known)
-        x.x = slabs.hand_out(whole, size, x.axis)
-        rough = None if composition.exact or first == len(times) else Field(slabs.hand_out(twin_whole, size, x.axis), x.axis, slabs)
+        x.x[...] = slabs.hand_out(whole, size, x.axis)
+        rough = None if composition.exact or first == len(times) else slabs.field(slabs.hand_out(twin_whole, size, x.axis), x.axis)
 
     def offer(index: int, now: float, fine: int, done: int, rough: Field | None, gone: Array) -> None:
         if not slabs.comm.bcast(keeper.due(index)):

@@ -2,13 +2,14 @@ r"""A field cut along one axis into one slab per process, and the redistribution
 
 What moves along some axes needs these whole; cut along any other axis it needs no message. So a step exchanges only where the cut changes:
 each process sends every other one the block that both cuts have in common (``MPI_Alltoallw`` with sub-array types: nothing is packed by hand),
-:math:`(1 - 1/P)` of the state in all.
+:math:`(1 - 1/P)` of the state in all. Processes on one machine have one field in shared memory instead, and only wait for each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ class Slabs:
 
     def __init__(self, comm: Any, grid: Grid) -> None:
         self.comm, self.grid = comm, grid
+        self.shared = comm.size > 1 and _one_machine(comm)
+        self._windows: list[Any] = []
 
     def cells(self, axis: int, rank: int | None = None) -> tuple[int, int]:
         """First cell, and the one after the last, of a process along the axis that is cut."""
@@ -64,6 +67,30 @@ class Slabs:
                 "comm", f"needs at least one cell of {self.grid.names[axis]} per process", f"{self.comm.size} processes for {self.grid.shape[axis]} cells",
                 "Use fewer processes or more cells",
             )  # fmt: skip
+
+    def field(self, x: Array, axis: int) -> Field:
+        """A field from this process's slab along ``axis`` (a collective call)."""
+        if not self.shared:
+            return Field(x, axis, self)
+        from mpi4py import MPI
+
+        shape = (*x.shape[:2], *self.grid.shape)
+        size = int(np.prod(shape)) * x.itemsize
+        window = MPI.Win.Allocate_shared(size if self.comm.rank == 0 else 0, x.itemsize, comm=self.comm)
+        window.Lock_all(MPI.MODE_NOCHECK)
+        self._windows.append(window)
+        memory: Any = window.Shared_query(0)[0]
+        whole: Array = np.ndarray(shape, dtype=x.dtype, buffer=memory)
+        out = SharedField(whole[self.where(axis)], axis, self, whole=whole, window=window)
+        out.x[...] = x
+        return out
+
+    def free(self) -> None:
+        """Give back the shared memory of all fields (a collective call); they must not be used any more."""
+        for window in self._windows:
+            window.Unlock_all()
+            window.Free()
+        self._windows.clear()
 
     def redistribute(self, x: Array, old: int, new: int) -> Array:
         """The field (components, batch, \\*cells) cut along ``old`` as one that is cut along ``new``."""
@@ -159,4 +186,31 @@ class Field:
 
     def copy(self) -> Field:
         """A field of its own."""
-        return Field(self.x.copy(), self.axis, self.slabs)
+        return self.slabs.field(self.x.copy(), self.axis)
+
+
+@dataclass
+class SharedField(Field):
+    """A field that all processes of one machine have in their memory: ``x`` is a view of it, and cutting it anew moves nothing."""
+
+    whole: Array = dataclass_field(kw_only=True)
+    window: Any = dataclass_field(kw_only=True)
+
+    def cut(self, axis: int) -> None:
+        """Cut along another axis, once all have done their part."""
+        if axis != self.axis:
+            self.window.Sync()
+            self.slabs.comm.Barrier()
+            self.window.Sync()
+            self.x, self.axis = self.whole[self.slabs.where(axis)], axis
+
+
+def _one_machine(comm: Any) -> bool:
+    """Whether all processes share memory (a collective call)."""
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    try:
+        return bool(comm.allreduce(int(node.size), op=MPI.MIN) == comm.size)
+    finally:
+        node.Free()

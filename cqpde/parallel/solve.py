@@ -17,7 +17,7 @@ from ..recorder import Recorder
 from ..runs import UNPHYSICAL, Problem, Run, turned
 from .composition import SlabComposition
 from .fixed_steps import SlabFrame, fixed_steps
-from .slabs import Field, Slabs, together
+from .slabs import Slabs, together
 
 Array = np.ndarray
 
@@ -39,13 +39,14 @@ def run_on_slabs(problem: Problem, route: Route, comm: Any) -> Run | None:
     assert structure is not None and problem.dt is not None
     slabs = Slabs(comm, problem.grid)
     composition = _composition(problem, structure, slabs)
-    field = Field(_start(problem, structure, slabs, composition.first), composition.first, slabs)
+    field = slabs.field(_start(problem, structure, slabs, composition.first), composition.first)
     dim, first = problem.model.dim, comm.rank == 0
     recorder = Recorder(problem.grid, dim, len(problem.states), problem.times, problem.kept if first else np.array([]), {})
     seconds = {"compile": 0.0, "setup": time.perf_counter() - began}
     began = time.perf_counter() - problem.keeper.before
     slabs.together(lambda: problem.keeper.attach(recorder))
-    for frame in fixed_steps(composition, field, problem.times, problem.dt, lambda now: None, problem.keeper):
+    frames = fixed_steps(composition, field, problem.times, problem.dt, lambda now: None, problem.keeper)
+    for frame in frames:
         recorder.count = frame.index + 1
         _record(recorder, frame, structure, dim, began)
         if frame.index in [int(np.flatnonzero(problem.times == kept)[0]) for kept in problem.kept]:
@@ -56,14 +57,19 @@ def run_on_slabs(problem: Problem, route: Route, comm: Any) -> Run | None:
             raise RouteError("rho", "must stay positive to the size of the errors", f"eigenvalue {lowest:.3g} of the largest trace at t = {frame.t:.6g}", "Use more cells")
     seconds["steps"] = time.perf_counter() - began
     moved = float(slabs.total(field.moved))
+    slabs.free()
     if not first:
         return None
     return Run(
         route, recorder, transport="spectral", positivity="to the size of the errors",
-        integration=f"symmetric composition of order 2, fixed steps of at most {problem.dt:g}, {comm.size} processes, {moved / 2**30:.3g} GiB exchanged",
+        integration=f"symmetric composition of order 2, fixed steps of at most {problem.dt:g}, {comm.size} processes, {_exchange(slabs, moved)}",
         exactly_positive=False, linear=True, seconds=seconds,
         tolerated=10.0 * (problem.tol + sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))),
     )  # fmt: skip
+
+
+def _exchange(slabs: Slabs, moved: float) -> str:
+    return "one field in shared memory" if slabs.shared else f"{moved / 2**30:.3g} GiB exchanged"
 
 
 class Follower(NoKeeper):
