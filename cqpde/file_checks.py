@@ -40,9 +40,10 @@ HERMITIAN, BEYOND_MONITOR, NEGATIVE = 1e-9, 1e-6, 1e-2
 def check_claims(path: str | Path) -> None:
     """Refuse a netCDF file that declares far more than it can hold, before any of that is allocated."""
     import netCDF4
+    from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK  # held by threads that read other files piece by piece
 
     room = MOST_PACKED * Path(path).stat().st_size + SPARE
-    with netCDF4.Dataset(str(path)) as stored:
+    with NETCDF4_PYTHON_LOCK, netCDF4.Dataset(str(path)) as stored:
         claimed = sum(int(np.prod([float(n) for n in v.shape])) * max(1, getattr(v.dtype, "itemsize", 1)) for v in stored.variables.values())
     if claimed > room:
         raise FileError(str(path), "must not declare more than it can hold", f"{claimed:.3g} bytes in a file of {Path(path).stat().st_size}", "The file is damaged")

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import os
 import shutil
+import threading
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from .sites import ProductSum
 
 Array = np.ndarray
+F = TypeVar("F", bound=Callable[..., Any])
+
+_LOCK = threading.RLock()
 
 REFERENCES = "I. Layton, J. Oppenheim, Z. Weller-Davies, A healthier semi-classical dynamics, Quantum 8, 1565 (2024)"
 
@@ -52,6 +57,17 @@ _STORED_ONLY = (
 )
 
 
+def _alone(function: F) -> F:
+    """Keep other threads of this process out: the library under netCDF files is not made for two at once."""
+
+    @functools.wraps(function)
+    def locked(*args: Any, **keys: Any) -> Any:
+        with _LOCK:
+            return function(*args, **keys)
+
+    return locked  # type: ignore[return-value]
+
+
 def check_writable(path: str | Path) -> None:
     """Refuse a path that cannot be written, before any work is done for it."""
     if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path) or len(str(path)) > 4000 or len(Path(path).name) > 240:
@@ -69,6 +85,7 @@ def check_writable(path: str | Path) -> None:
         )
 
 
+@_alone
 def save(dataset: xr.Dataset | ProductSum, path: str | Path) -> None:
     """Write a solution.
 
@@ -259,6 +276,7 @@ def _encoding(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
     return encoding
 
 
+@_alone
 def load(path: str | Path, lazy: bool | None = None) -> Any:
     """Read a solution, ensemble, report, export or product form written by :func:`save`.
 
@@ -340,12 +358,14 @@ def load(path: str | Path, lazy: bool | None = None) -> Any:
             attrs["long_name"] = variable.attrs.get("complex_name", "")
             data[name[:-3]] = (variable.dims, values, attrs)
         else:
-            data[name] = (variable.dims, variable.variable._data if variable.ndim else variable.values, attrs)
+            data[name] = (variable.dims, variable.values if variable.chunks is None else variable.variable._data, attrs)
     attrs = {
         k: (v.item() if isinstance(v, np.generic) else v) for k, v in stored.attrs.items() if k not in _STORED_ONLY
     }
     ds = xr.Dataset(data, coords=coords, attrs=attrs)
     ds.encoding["source"] = str(path)
+    if not stored.chunks:
+        stored.close()  # now, and not when some thread drops it
     from . import observables  # noqa: F401 - registers the accessor .cq
     from .sites import ProductSum
 

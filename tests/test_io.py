@@ -225,3 +225,23 @@ def test_ncdump_reads_the_file(solutions, tmp_path):
     text = subprocess.run(["ncdump", "-h", str(tmp_path / "a.nc")], check=True, capture_output=True, text=True).stdout
     for words in ("double rho_re(t, row, col, q, p)", "double density(t, q, p)", 't:long_name = "model time"', ':Conventions = "CF-1.11"'):
         assert words in text
+
+
+def test_threads_save_and_load_at_the_same_time(tmp_path):
+    """The library under netCDF files ends a process that uses it from two threads at once; three threads here go through 20 files each."""
+    program = (
+        "import sys, threading, numpy as np, cqpde as cq\n"
+        "grid = cq.Grid(q=(-6, 6, 32), p=(-9, 9, 48))\n"
+        "sol = cq.solve(cq.models.linear_diosi(), cq.gaussian(grid, 0, 0.5, cq.ket('+')), [0, 0.1, 0.2], tol=1e-2)\n"
+        "done = []\n"
+        "def work(k):\n"
+        "    for _ in range(20):\n"
+        "        cq.save(sol, f'{sys.argv[1]}/{k}.nc')\n"
+        "        done.append(np.array_equal(cq.load(f'{sys.argv[1]}/{k}.nc').rho.values, sol.rho.values))\n"
+        "threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]\n"
+        "[t.start() for t in threads]\n"
+        "[t.join() for t in threads]\n"
+        "print(len(done), all(done))\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout == "60 True\n", done.stderr[-500:]
