@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import math
 import time
 import tracemalloc
@@ -15,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from . import memory
-from .errors import CqpdeError, CqpdeWarning, OptionError
+from .errors import CqpdeError, CqpdeWarning, OptionError, did_you_mean
 from .grid import Grid
 from .initial import State, from_array
 from .kernels.warm import warm
 from .model import Model
-from .options import is_number, read_times
+from .options import is_number, read_times, require_positive
 from .recorder import frame_times
 from .solver import solve
 from .stored_run import disk_need
@@ -177,6 +178,13 @@ def estimate(model: Model, rho0: State | list[State], t: Any, *, grid: Grid | No
         raise OptionError("grid" if states else "rho0", "must be a Grid" if states else "needs at least one state", repr(grid), "See cqpde.Grid")
     if not isinstance(model, Model):
         raise OptionError("model", "must be a Model", type(model).__name__, "Make it with cqpde.Model, cqpde.healed or cqpde.models")
+    if grid is not None and grid.names != states[0].grid.names:
+        raise OptionError("grid", f"must be over {states[0].grid.names}, as rho0", repr(grid.names), "Take rho0.grid.with_cells(...)")
+    for name in options:
+        if name not in inspect.signature(solve).parameters:
+            raise OptionError(name, "must be an option of cqpde.solve", repr(options[name]), did_you_mean(name, inspect.signature(solve).parameters))
+    if options.get("dt") is not None:
+        require_positive("dt", options["dt"], "Leave it out to let tol decide")
     given = {k: v for k, v in options.items() if k not in ("progress", "checkpoint", "checkpoint_every", "max_walltime", "force", "comm")}
     whole, times = grid or states[0].grid, read_times(t)
     frames = len(frame_times(times, given.pop("frames", None), given.get("save")))

@@ -65,8 +65,9 @@ def test_estimate_counts_frames_states_and_steps():
         large.require_room()
     array = cq.from_array(grid, a.rho)
     assert cq.estimate(model, array, [0, 0.3], grid=grid.with_cells(q=128), dt=0.05).cells == 128 * 96
-    with pytest.raises(cq.CqpdeError, match="rho0"):
-        cq.estimate(model, 3, [0, 1])
+    for bad, options in (("rho0", {"rho0": 3}), ("dt", {"dt": "x"}), ("dt", {"dt": -1}), ("grid", {"grid": cq.Grid(x=(0, 1, 9))}), ("tool", {"tool": 1}), ("frames", {"frames": [0.2]})):
+        with pytest.raises(cq.CqpdeError, match=f"^{bad}: "):
+            cq.estimate(model, **{"rho0": a, "t": [0, 1], **options})
 
 
 @pytest.mark.parametrize("name", QUICK)
