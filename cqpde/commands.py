@@ -96,16 +96,16 @@ def estimate(arguments: argparse.Namespace) -> int:
 
 def _estimate(arguments: argparse.Namespace) -> Estimate:
     """Estimate a run without making its state on the cells asked for, which may not fit."""
-    from .estimating import FEW_VALUES
+    from .estimating import FEW_VALUES, fewer
     from .estimating import estimate as found
 
     meant: list[Grid] = []
 
-    def fewer(grid: Grid) -> Grid:
+    def small(grid: Grid) -> Grid:
         meant.append(grid)
-        return grid.coarsened(max(1.0, (math.prod(grid.shape) / FEW_VALUES) ** (1.0 / grid.ndim)))
+        return fewer(grid, FEW_VALUES)
 
-    setup, options, _ = _problem(arguments, fewer)
+    setup, options, _ = _problem(arguments, small)
     return found(setup.model, setup.rho0, setup.times, grid=meant[-1], **options)
 
 
@@ -113,6 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
     """``cqpde run``."""
     from . import io, memory, running
     from .compiling import told
+    from .errors import GridError, SolverError, StateError
     from .kernels.warm import warm
     from .parallel.solve import shared_keeper
     from .parallel.world import world
@@ -123,7 +124,8 @@ def run(arguments: argparse.Namespace) -> int:
     io.check_writable(output)
     comm = world()
     if comm is None and not arguments.force and setup.rho0.rho.nbytes > LOOKED_AT * memory.available():
-        _estimate(arguments).require_room()
+        with contextlib.suppress(SolverError, GridError, StateError):  # of a trial: the run itself may do, or says why not
+            _estimate(arguments).require_room()
     make = lambda: running.keeper_for(arguments, output, {"config": text, "command": f"cqpde run {arguments.what}"})
     keeper: Any = make() if comm is None else shared_keeper(comm, make)
     quiet = arguments.quiet or arguments.json or comm is not None
@@ -437,7 +439,6 @@ def _written(arguments: argparse.Namespace, output: Any) -> int:
 
 def _json(data: Any) -> str:
     """JSON with null where a number is not finite, which JSON has no word for."""
-    import math
 
     def plain(x: Any) -> Any:
         if isinstance(x, dict):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import memory
-from .errors import CqpdeError, CqpdeWarning, OptionError, did_you_mean
+from .errors import CqpdeError, CqpdeWarning, OptionError, RouteError, SolverError, did_you_mean
 from .grid import Grid
 from .initial import State, from_array
 from .kernels.warm import warm
@@ -79,7 +79,8 @@ class Estimate:
     bytes_available : float
         What the machine, or the container, can still give.
     seconds : float
-        The whole run. Extrapolated in cells and in time: good to a factor of two, where step control is at work less than that.
+        The whole run, extrapolated in cells and in time. Good to a factor of two for equal steps; with step control an upper bound, often a
+        generous one, where the trials saw only the short first steps.
     steps : int or None
         Steps of a run by equal steps.
     trials : list of Trial
@@ -122,6 +123,7 @@ class Estimate:
 
     def __str__(self) -> str:
         steps = "" if self.steps is None else f"{self.seconds / self.steps:.3g} s for each of {self.steps} steps; "
+        about = "about" if self.steps is not None or self.trials[-1].share == 1.0 else "at most about"
         rows = [
             ("cells", f"{self.cells} with {self.levels}^2 values" + (f", {self.states} states" if self.states > 1 else "")),
             ("route", f"{self.method}, {self.transport}"),
@@ -131,7 +133,7 @@ class Estimate:
             ("libraries, kernels", memory.size(self.bytes_process)),
             ("resident at most", f"{memory.size(self.bytes_peak)} ({memory.size(self.bytes_available)} available)"),
             ("files at most", memory.size(self.bytes_disk)),
-            ("time", f"{steps}about {_duration(self.seconds)} (from trials on {' and '.join(str(t.cells) for t in self.trials)} cells)"),
+            ("time", f"{steps}{about} {_duration(self.seconds)} (from trials on {' and '.join(str(t.cells) for t in self.trials)} cells)"),
         ]
         return "\n".join(f"{name:>20}  {text}" for name, text in rows)
 
@@ -143,7 +145,7 @@ def estimate(model: Model, rho0: State | list[State], t: Any, *, grid: Grid | No
     """Estimate memory, disk space and time of :func:`cqpde.solve` with the same arguments.
 
     Two short runs on a quarter and half of the cells (fewer of a very large grid) give the memory per cell, counted allocation by
-    allocation, and the time per cell and share of the run; a small grid is tried as it is. Takes some seconds.
+    allocation, and the time per cell and share of the run; a small grid is tried as it is. Takes some seconds, and more where a 1024th of the run does.
 
     Parameters
     ----------
@@ -196,6 +198,7 @@ def estimate(model: Model, rho0: State | list[State], t: Any, *, grid: Grid | No
     process = float(_resident())
     trials = _trials(model, states, whole, times, given)
     last = trials[-1]
+    trials = [t for t in trials if t.method == last.method]
     state_bytes = 8.0 * model.dim**2 * cells * batch
     writing = 8.0 * cells * batch * frames + WRITING  # of the density, beside the fields
     work = writing + _line([(x.cells, x.work) for x in trials], cells)
@@ -218,7 +221,16 @@ def _trials(model: Model, states: list[State], whole: Grid, times: Array, option
     except CqpdeError:
         if math.prod(whole.shape) * values > MOST_VALUES:
             raise
-        return [run(whole)]
+    return [_trial(model, [_on(s, whole) for s in states], times, options, (1.0,))]
+
+
+def fewer(grid: Grid, cells: float) -> Grid:
+    """The same box with at most so many cells in all, the longest axes being cut first."""
+    low, high = 5.0, float(max(grid.shape))
+    for _ in range(60):
+        most = 0.5 * (low + high)
+        low, high = (most, high) if math.prod(min(n, most) for n in grid.shape) <= cells else (low, most)
+    return grid.with_cells(**{a.name: min(a.n, max(5, int(low + 1e-6))) for a in grid.axes}) if math.prod(grid.shape) > cells else grid
 
 
 def _duration(seconds: float) -> str:
@@ -237,7 +249,7 @@ def _trial_grids(grid: Grid, values: int) -> list[Grid]:
     if cells * values <= FEW_VALUES:
         return [grid]
     largest = min(PARTS[1] * cells, MOST_VALUES / values)
-    return [grid.coarsened((cells / part) ** (1.0 / grid.ndim)) for part in (largest * PARTS[0] / PARTS[1], largest)]
+    return [fewer(grid, part) for part in (largest * PARTS[0] / PARTS[1], largest)]
 
 
 def _on(state: State, grid: Grid) -> State:
@@ -255,12 +267,12 @@ def _on(state: State, grid: Grid) -> State:
     return from_array(grid, taken.reshape(*state.rho.shape[:2], *grid.shape), normalise=True, slack=state.slack)
 
 
-def _trial(model: Model, states: list[State], times: Array, options: dict[str, Any]) -> Trial:
+def _trial(model: Model, states: list[State], times: Array, options: dict[str, Any], spans: tuple[float, ...] = SPANS) -> Trial:
     """Runs of growing length, until one is long enough to tell memory and time."""
     length = float(times[-1] - times[0])
-    ends = [times[0] + length * s for s in SPANS]
+    ends = [times[0] + length * s for s in spans]
     equal = options.get("dt") is not None
-    if equal:
+    if equal and len(spans) > 1:
         ends = [float(min(times[-1], times[0] + 2 * k * options["dt"])) for k in (1, 2, 4, 8, 16)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CqpdeWarning)
@@ -271,7 +283,7 @@ def _trial(model: Model, states: list[State], times: Array, options: dict[str, A
             began = time.perf_counter()
             try:
                 found, peak = _peak(lambda: _solve(model, states, at, options))  # noqa: B023 - called at once
-            except CqpdeError:  # these few cells carry the state no further
+            except (RouteError, SolverError):  # these few cells carry the state no further
                 if found is None:
                     raise
                 break

@@ -364,7 +364,7 @@ def load(path: str | Path, lazy: bool | None = None) -> Any:
     }
     ds = xr.Dataset(data, coords=coords, attrs=attrs)
     ds.encoding["source"] = str(path)
-    if not stored.chunks:
+    if not any(v.chunks for v in stored.variables.values()):
         stored.close()  # now, and not when some thread drops it
     from . import observables  # noqa: F401 - registers the accessor .cq
     from .sites import ProductSum

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
+#: Equal steps of a run at most.
+MOST_STEPS = 1e9
+
 #: Copies of the state that every route needs at least.
 LEAST_STATES = 3
 
@@ -157,7 +160,7 @@ def solve(
     """
     states: list[State] = [rho0] if not isinstance(rho0, list | tuple) else list(rho0)  # type: ignore[list-item]
     times = read_times(t)
-    _check_options(model, tol, dt_max, dt)
+    _check_options(model, tol, dt_max, dt, float(times[-1] - times[0]))
     check_words(method, transport, positivity)
     require_flag("grid_error", grid_error)
     require_flag("force", force)
@@ -340,7 +343,7 @@ def _probe_times(model: Model, times: Array, extremes: tuple[float, ...]) -> tup
     return tuple(float(x) for x in np.unique(np.concatenate([np.linspace(times[0], times[-1], 17), times, extremes])))
 
 
-def _check_options(model: Any, tol: Any, dt_max: Any, dt: Any) -> None:
+def _check_options(model: Any, tol: Any, dt_max: Any, dt: Any, length: float) -> None:
     if not isinstance(model, Model):
         raise OptionError(
             "model", "must be a cqpde.Model", type(model).__name__, "Make it with cqpde.Model, healed or cqpde.models"
@@ -350,6 +353,8 @@ def _check_options(model: Any, tol: Any, dt_max: Any, dt: Any) -> None:
     for name, value in (("dt_max", dt_max), ("dt", dt)):
         if value is not None:
             require_positive(name, value, "Leave it out to let tol decide")
+    if dt is not None and not MOST_STEPS * float(dt) > length:
+        raise OptionError("dt", f"must be at least the time of the run / {MOST_STEPS:g}", repr(dt), "Take longer steps")
     if dt is not None and dt_max is not None:
         raise OptionError("dt", "fixes the step, so there is no longest one", f"dt_max = {dt_max}", "Give one of them")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 
+import dask
 import netCDF4
 import numpy as np
 import pytest
@@ -115,7 +116,10 @@ def spoilt(good, path, change):
 @pytest.mark.parametrize("lazy", [False, True])
 def test_fields_that_are_no_states_are_told_with_time_and_cell(lazy, good, tmp_path, capsys):
     """A well-formed file: where it holds NaN it is refused, at once or when the field is used, and what is far from a state is warned of."""
-    use = lambda path: cq.load(path, lazy=lazy).rho.values
+
+    def use(path):
+        with dask.config.set(scheduler="synchronous"):  # this test writes to files itself, beside which no thread may still hold one open
+            return cq.load(path, lazy=lazy).rho.values
 
     def put(name, index, value):
         def change(ds, at):
