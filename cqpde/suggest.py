@@ -14,6 +14,9 @@ from .options import MODEL, POSITIVE, takes
 
 Array = np.ndarray
 
+#: Cells of an axis beyond which nothing is proposed.
+MOST_CELLS = 1e9
+
 #: Paths, time steps, standard deviations kept on each side, cells per smallest standard deviation.
 PATHS, STEPS, REACH, CELLS_PER_STD = 3000, 200, 6.0, 4.0
 
@@ -60,7 +63,10 @@ def suggest(model: Model, rho0: Any, t: float, start: float = 0.0, paths: int = 
     )
     axes: dict[str, Any] = {}
     for i, name in enumerate(model.coordinates):
-        cells = int(np.ceil((high[i] - low[i]) / spacing[i]))
+        wanted = float(high[i] - low[i]) / float(spacing[i]) if spacing[i] > 0 else np.inf
+        if not wanted < MOST_CELLS:
+            raise GridError("suggest", f"an axis must do with {MOST_CELLS:g} cells", f"{wanted:.3g} of {name}", "Choose the box by hand")
+        cells = int(np.ceil(wanted))
         axes[name] = (*_rounded(low[i], high[i]), int(np.clip(cells + cells % 2, 16, 2048)))
     return Grid(**axes)
 

@@ -113,3 +113,8 @@ def test_a_drift_of_the_trace_stops_the_run(monkeypatch):
     monkeypatch.setattr(Propagator, "step", lambda self, *a, **k: [y * (1 - 1e-8) for y in step(self, *a, **k)])
     with pytest.raises(SolverError, match=r"trace plus escaped probability.*t = 0\.25"):
         run(cq.Grid(x=(-4, 7, 48)))
+
+
+def test_a_grid_of_endlessly_many_cells_is_not_proposed():
+    with pytest.raises(cq.CqpdeError, match="suggest: an axis must do with"):
+        cq.Grid.suggest(cq.models.linear_diosi(), {"mean": {"q": 0, "p": 0}, "std": {"q": 1e-200, "p": 1e-200}}, 1e-30)
