@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import memory
-from .errors import CqpdeError, CqpdeWarning, OptionError, RouteError, SolverError, did_you_mean
+from .errors import CqpdeError, CqpdeWarning, OptionError, SolverError, did_you_mean
 from .grid import Grid
 from .initial import State, from_array
 from .kernels.warm import warm
@@ -46,7 +46,7 @@ SPANS = tuple(4.0**-k for k in range(5, -1, -1))
 
 @dataclass(frozen=True)
 class Trial:
-    """A short run: its cells, what it took beside its frames (bytes), and its seconds per share of the whole run."""
+    """A short run: its cells, what it took beside its frames (bytes), its seconds per share of the whole run, and whether these tell."""
 
     cells: int
     work: float
@@ -56,6 +56,7 @@ class Trial:
     method: str
     transport: str
     count: int
+    telling: bool
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class Estimate:
     bytes_available : float
         What the machine, or the container, can still give.
     seconds : float
-        The whole run, extrapolated in cells and in time. Good to a factor of two for equal steps; with step control an upper bound, often a
-        generous one, where the trials saw only the short first steps.
+        The whole run, extrapolated in cells and in time, for a quiet machine to a factor of two; NaN where the trials saw only the
+        first steps of step control, which tell nothing of the others.
     steps : int or None
         Steps of a run by equal steps.
     trials : list of Trial
@@ -123,7 +124,8 @@ class Estimate:
 
     def __str__(self) -> str:
         steps = "" if self.steps is None else f"{self.seconds / self.steps:.3g} s for each of {self.steps} steps; "
-        about = "about" if self.steps is not None or self.trials[-1].share == 1.0 else "at most about"
+        source = f"from trials on {' and '.join(str(t.cells) for t in self.trials)} cells"
+        time = f"{steps}about {_duration(self.seconds)} ({source})" if self.trials[-1].telling else "not known: step control needs longer trials"
         rows = [
             ("cells", f"{self.cells} with {self.levels}^2 values" + (f", {self.states} states" if self.states > 1 else "")),
             ("route", f"{self.method}, {self.transport}"),
@@ -133,11 +135,12 @@ class Estimate:
             ("libraries, kernels", memory.size(self.bytes_process)),
             ("resident at most", f"{memory.size(self.bytes_peak)} ({memory.size(self.bytes_available)} available)"),
             ("files at most", memory.size(self.bytes_disk)),
-            ("time", f"{steps}{about} {_duration(self.seconds)} (from trials on {' and '.join(str(t.cells) for t in self.trials)} cells)"),
+            ("time", time),
         ]
         return "\n".join(f"{name:>20}  {text}" for name, text in rows)
 
 
+#: What to do about a run that does not fit.
 REMEDY = "Use fewer cells, keep fewer frames (frames=), take equal steps (dt=), or go on with force"
 
 
@@ -208,7 +211,7 @@ def estimate(model: Model, rho0: State | list[State], t: Any, *, grid: Grid | No
     return Estimate(
         cells, model.dim, batch, frames, last.method, last.transport, state_bytes, 2 * frames * state_bytes, work, process,
         process + work + 2 * frames * state_bytes, disk_need(state_bytes, len(times), frames, last.transport), memory.available(),
-        setup + steps, _equal_steps(times, given.get("dt")), trials,
+        setup + steps if last.telling else math.nan, _equal_steps(times, given.get("dt")), trials,
     )  # fmt: skip
 
 
@@ -283,7 +286,7 @@ def _trial(model: Model, states: list[State], times: Array, options: dict[str, A
             began = time.perf_counter()
             try:
                 found, peak = _peak(lambda: _solve(model, states, at, options))  # noqa: B023 - called at once
-            except (RouteError, SolverError):  # these few cells carry the state no further
+            except SolverError:  # these few cells carry the state no further
                 if found is None:
                     raise
                 break
@@ -291,13 +294,15 @@ def _trial(model: Model, states: list[State], times: Array, options: dict[str, A
             total = time.perf_counter() - began
             took = float(found.attrs["seconds_steps"] + found.attrs["seconds_diagnostics"])
             steps = int(found["steps"][-1])
-            if end >= times[-1] or time.perf_counter() - start >= LONGEST or (took >= ENOUGH and (equal or steps >= FEW_STEPS * len(at))):
+            whole = (end - times[0]) / length > 1.0 - 1e-9
+            telling = bool(equal or whole or steps >= FEW_STEPS * len(at))
+            if whole or time.perf_counter() - start >= LONGEST or (took >= ENOUGH and telling):
                 break
     # the initial states are there before, and one frame is counted apart
     work += sum(float(s.rho.nbytes) for s in states) - 2 * sum(8.0 * s.rho.size for s in states)
     share = (last - times[0]) / length
     shape = states[0].grid.shape
-    return Trial(math.prod(shape), work, total - took, took / share, float(share), found.attrs["method"], found.attrs["transport"], steps)
+    return Trial(math.prod(shape), work, total - took, took / share, float(share), found.attrs["method"], found.attrs["transport"], steps, telling)
 
 
 def _solve(model: Model, states: list[State], times: Array, options: dict[str, Any]) -> Any:

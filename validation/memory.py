@@ -86,7 +86,7 @@ def compare(name: str, folder: Path) -> dict[str, Any]:
         what = str(folder / "case.toml")
     estimate = json.loads(measured(["estimate", what, *options, "--json"])[0])
     _, peak, seconds = measured(["run", what, *options, "-q", "-o", str(folder / "out.nc")])
-    return {"name": name, "estimate": estimate["bytes_peak"], "peak": peak, "ratio": estimate["bytes_peak"] / peak, "seconds_estimate": estimate["seconds"], "seconds": seconds}
+    return {"name": name, "estimate": estimate["bytes_peak"], "peak": peak, "ratio": estimate["bytes_peak"] / peak, "seconds_estimate": float("nan") if estimate["seconds"] is None else estimate["seconds"], "seconds": seconds}
 
 
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:

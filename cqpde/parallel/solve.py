@@ -45,8 +45,7 @@ def run_on_slabs(problem: Problem, route: Route, comm: Any) -> Run | None:
     seconds = {"compile": 0.0, "setup": time.perf_counter() - began}
     began = time.perf_counter() - problem.keeper.before
     slabs.together(lambda: problem.keeper.attach(recorder))
-    frames = fixed_steps(composition, field, problem.times, problem.dt, lambda now: None, problem.keeper)
-    for frame in frames:
+    for frame in fixed_steps(composition, field, problem.times, problem.dt, lambda now: None, problem.keeper):
         recorder.count = frame.index + 1
         _record(recorder, frame, structure, dim, began)
         if frame.index in [int(np.flatnonzero(problem.times == kept)[0]) for kept in problem.kept]:
