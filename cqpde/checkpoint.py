@@ -148,6 +148,9 @@ class NoKeeper:
     left = ""
     before = 0.0
     recorder: Records | None = None
+    folder: Path = Path()
+    record: dict[str, Any] | None = None  # of a run that is resumed
+    initial: Arrays
     check: Callable[[Any], None] | None = None  # what a resumed ensemble must pass before it goes on
 
     def attach(self, recorder: Records) -> None:

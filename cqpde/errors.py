@@ -34,6 +34,10 @@ class CqpdeError(Exception):
             text += f". {remedy}"
         super().__init__(text if text.endswith((".", "?")) else text + ".")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it goes to other processes."""
+        return type(self), (self.argument, self.rule, str(self.found), self.remedy)
+
 
 def _short(value: object) -> str:
     """A value as text on one line, without its middle where it is long."""
@@ -75,6 +79,10 @@ class NotFinite(SolverError):
     def __init__(self, argument: str, rule: str, found: object, remedy: str, t: float) -> None:
         super().__init__(argument, rule, found, remedy)
         self.t = t
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it goes to other processes."""
+        return type(self), (self.argument, self.rule, str(self.found), self.remedy, self.t)
 
 
 class RouteError(SolverError):

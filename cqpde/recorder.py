@@ -87,11 +87,15 @@ class Recorder:
         for b in range(self.batch):
             one = np.ascontiguousarray(x[:, b]).reshape(self.dim**2, -1)
             matrices(one, rho[b].reshape(self.dim, self.dim, -1))
+        self.save(frame.t, rho)
+        self.seconds += time.perf_counter() - now
+
+    def save(self, t: float, rho: Array) -> None:
+        """Evaluate what is to be saved, on the state (batch, d, d, \\*cells) at a time."""
         if self.savers:
-            view = dataset.snapshot(self.grid, self.dim, frame.t, rho)
+            view = dataset.snapshot(self.grid, self.dim, t, rho)
             for name, function in self.savers.items():
                 self._saved[name].append(function(view))
-        self.seconds += time.perf_counter() - now
 
     def _at_ends(self, diagonal: Array) -> Array:
         """Probability in the outermost cells of each end, from the diagonal (d, *cells)."""

@@ -116,9 +116,14 @@ class Run:
 def run_route(
     problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Callable[..., Any]], fallback: bool
 ) -> Run:
-    """Run a route (:func:`_run`); where a state becomes non-finite, the error names the likely term."""
+    """Run a route (:func:`_run`)."""
+    return blamed(problem, lambda: _run(problem, route, x, start, savers, fallback))
+
+
+def blamed(problem: Problem, run: Callable[[], Run]) -> Run:
+    """Run; where a state becomes non-finite, the error names the likely term."""
     try:
-        return _run(problem, route, x, start, savers, fallback)
+        return run()
     except NotFinite as bad:
         before = float(problem.times[max(0, int(np.searchsorted(problem.times, bad.t)) - 1)])
         why = likely_term(problem.model, problem.grid, before, bad.t)
@@ -158,17 +163,24 @@ def _run_fv(problem: Problem, route: Route, x: Array, start: Start | None, saver
     propagator = Propagator(problem.model, problem.grid, plan, route.transport, float(problem.times[0]))
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     flat = x.reshape(x.shape[0], -1)
-    report, close = _bar(problem)
+    report, close = progress_bar(problem)
     frames = evolve(propagator, flat, x.shape[1], problem.times, problem.jumps, problem.tol, problem.longest, report, problem.keeper)
     positive = route.transport != "linear" or not plan.drifting
     recorder = _record(problem, frames, savers, POSITIVITY if positive else None, seconds)
     close()
+    return fv_run(route, recorder, propagator, seconds)
+
+
+def fv_run(route: Route, recorder: Recorder, propagator: Propagator, seconds: dict[str, float], where: str = "") -> Run:
+    """A finished run of the finite-volume route."""
+    drifting = propagator.plan.drifting
+    positive = route.transport != "linear" or not drifting
     return Run(
         route, recorder,
-        transport=route.transport if plan.drifting else "none (no axis drifts without noise)",
+        transport=route.transport if drifting else "none (no axis drifts without noise)",
         positivity="exact" if positive else "to the size of the errors of linear transport",
-        integration="exponential to round-off" if propagator.exact else "symmetric splitting, order 2, error controlled",
-        exactly_positive=positive, linear=route.transport != "limited" or not plan.drifting, seconds=seconds, peclet=propagator.peclet,
+        integration=("exponential to round-off" if propagator.exact else "symmetric splitting, order 2, error controlled") + where,
+        exactly_positive=positive, linear=route.transport != "limited" or not drifting, seconds=seconds, peclet=propagator.peclet,
     )  # fmt: skip
 
 
@@ -179,11 +191,11 @@ def _run_fixed(problem: Problem, route: Route, x: Array, savers: dict[str, Any])
     assert structure is not None and problem.dt is not None
     seconds = {"compile": warm("split", x.size)}
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
-    report, close = _bar(problem)
+    report, close = progress_bar(problem)
     composition = _composition(problem, problem.grid, structure)
     frames = fixed_steps(composition, problem.model.dim, turned(x, structure.basis, False), problem.times, problem.dt, report, problem.keeper)
     frames = (_frame_turned(f, structure.basis) for f in frames)
-    recorder = _record(problem, _watched(frames, np.inf), savers, UNPHYSICAL, seconds)
+    recorder = _record(problem, watched(frames, np.inf), savers, UNPHYSICAL, seconds)
     close()
     return Run(
         route, recorder, transport="spectral", positivity="to the size of the errors",
@@ -213,12 +225,12 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
         coefficients=sampler(model, problem.grid),
     )  # fmt: skip
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
-    report, close = _bar(problem)
+    report, close = progress_bar(problem)
     run.start = replace(start, x=turned(start.x, structure.basis, False))
     longest = min(problem.longest, relaxation_step(model, problem.grid, structure, float(problem.times[0])))
     frames = run.frames(turned(x, structure.basis, False), problem.times, problem.jumps, longest, report, problem.keeper)
     frames = (_frame_turned(f, structure.basis) for f in frames)
-    recorder = _record(problem, _watched(frames), savers, UNPHYSICAL, seconds)
+    recorder = _record(problem, watched(frames), savers, UNPHYSICAL, seconds)
     close()
     assert run.inner is not None
     inside = run.inner.grid.shape
@@ -251,7 +263,7 @@ def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None,
     seconds = {"compile": warm("split", x.size)}
     composition = PositiveComposition(problem.model, problem.grid, structure, route.transport, problem.probes, route.order)
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
-    report, close = _bar(problem)
+    report, close = progress_bar(problem)
     flat = turned(x, structure.basis, False).reshape(x.shape[0], -1)
     batch = x.shape[1]
     if composition.limited is None:
@@ -285,31 +297,36 @@ def _record(
     began = time.perf_counter() - problem.keeper.before
     for frame in frames:
         recorder.add(frame, began)
-        _require_trace(recorder, frame)
+        require_trace(recorder, frame.index, frame.t)
         problem.keeper.recorded()
-        lowest = float(recorder.diagnostics["min_eigenvalue"][frame.index].min())
-        if least is None or lowest >= least or problem.mode != "error":
-            continue
-        found = f"eigenvalue {lowest:.3g} of the largest trace at t = {frame.t:.6g}"
-        if least == POSITIVITY:
-            raise SolverError("rho", "must stay positive semi-definite", found, "This is a defect of the scheme: please report the model")
-        remedy = "Use more cells, or a positive route (method='fv', or positivity='exact')"
-        raise RouteError("rho", "must stay positive to the size of the errors", found, remedy)
+        require_positive(problem, recorder, frame.index, frame.t, least)
     seconds["steps"] = time.perf_counter() - began - recorder.seconds
     return recorder
 
 
-def _require_trace(recorder: Recorder, frame: Frame) -> None:
-    """Stop a run whose trace and escaped probability do not add up to what they did at its start."""
+def require_positive(problem: Problem, recorder: Recorder, index: int, t: float, least: float | None) -> None:
+    """Stop the run of a physical model whose smallest eigenvalue at an output is below ``least`` (relative to the largest trace)."""
+    lowest = float(recorder.diagnostics["min_eigenvalue"][index].min())
+    if least is None or lowest >= least or problem.mode != "error":
+        return
+    found = f"eigenvalue {lowest:.3g} of the largest trace at t = {t:.6g}"
+    if least == POSITIVITY:
+        raise SolverError("rho", "must stay positive semi-definite", found, "This is a defect of the scheme: please report the model")
+    remedy = "Use more cells, or a positive route (method='fv', or positivity='exact')"
+    raise RouteError("rho", "must stay positive to the size of the errors", found, remedy)
+
+
+def require_trace(recorder: Recorder, index: int, t: float) -> None:
+    """Stop a run whose trace and escaped probability at an output do not add up to what they did at its start."""
     d = recorder.diagnostics
     total = d["trace"] + d["escaped_probability"]
-    drift = float(np.max(np.abs(total[frame.index] - total[0])))
+    drift = float(np.max(np.abs(total[index] - total[0])))
     if not drift <= MOST_DRIFT:
-        found = f"a drift of {drift:.3g} at t = {frame.t:.6g}"
+        found = f"a drift of {drift:.3g} at t = {t:.6g}"
         raise SolverError("rho", f"trace plus escaped probability must stay what it was to {MOST_DRIFT:g}", found, "This is a defect of the scheme: please report the model")
 
 
-def _watched(frames: Iterator[Frame], most_tail: float = MOST_TAIL) -> Iterator[Frame]:
+def watched(frames: Iterator[Any], most_tail: float = MOST_TAIL) -> Iterator[Any]:
     """Stop a spectral run that goes round the open ends or that the cells do not resolve."""
     for frame in frames:
         if frame.progress.edge > MOST_EDGE:
@@ -359,7 +376,7 @@ def _lines(start: float, end: float, every: float = 5.0) -> Callable[[float], No
     return report
 
 
-def _bar(problem: Problem) -> tuple[Callable[[float], None], Callable[[], None]]:
+def progress_bar(problem: Problem) -> tuple[Callable[[float], None], Callable[[], None]]:
     """A progress bar in model time: how to report, and how to close it."""
     import sys
 

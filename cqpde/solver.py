@@ -124,8 +124,8 @@ def solve(
     max_walltime : float, optional
         Seconds after which the run ends as by a signal.
     comm : mpi4py communicator, optional
-        Share the run between its processes (:mod:`cqpde.parallel`; needs ``dt``). All call with the same arguments; the first gets the
-        result, the others None.
+        Share the run between its processes (:mod:`cqpde.parallel`; not with ``positivity="exact"``). All call with the same arguments; the first
+        gets the result, the others None. With ``tol`` the split route is of order 4 then, on the cells as given.
     force : bool
         Run although the frames to keep and the least of work arrays take more than 80 % of the available memory. :func:`cqpde.estimate`
         says more exactly what a run takes.
@@ -182,16 +182,15 @@ def solve(
         kept_times, dt, keeper,
     )  # fmt: skip
     savers = savers_of(save, grid, model)
-    x = problem.components()
     start = stored_run.start_of(keeper, model.dim)
     if start is None and method != "fv" and positivity is None and dt is None:
-        start = settle_states(states, x, grid, model.dim, RESOLUTION_SHARE * tol)
+        start = settle_states(states, problem.components(), grid, model.dim, RESOLUTION_SHARE * tol)
     route = choose(model, grid, start.unresolved if start else 0.0, probes, np.diff(problem.stops()), method, transport, positivity, problem.nearest)
     if dt is not None and route.transport != "spectral":
         raise OptionError("dt", "belongs to the split route without exact positivity", f"{route.method}: {route.reason}", "Leave dt out")
     single = not isinstance(rho0, list | tuple)
     if many:
-        require_slabs(dt, route, save)
+        require_slabs(route)
     kept = stored_run.coarse_of(keeper)
     coarse = cache(lambda: kept or (stored_run.coarse_states(states, grid) if grid_error else None))
     if not keeper.resumes:
@@ -203,12 +202,10 @@ def solve(
         together(comm, begin) if many else begin()
     try:
         with graceful_signals(keeper.keeps):
-            found_run = run_on_slabs(problem, route, comm) if many else run_route(problem, route, x, start, savers, fallback=method == "auto" and dt is None)
-            if found_run is None:
-                return None  # type: ignore[return-value]
-            run = found_run
+            fallback = method == "auto" and dt is None
+            run = run_on_slabs(problem, route, comm, savers, fallback) if many else run_route(problem, route, problem.components(), start, savers, fallback)
             if not run.resolved and (rough := coarse()) is not None:
-                run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run, rough)
+                run.recorder.diagnostics["grid_error"][...] = _grid_error(problem, run, rough, comm if many else None)
     except Interrupted as stop:
         stop.partial = _partial(problem, route, single, f"aborted: {stop.found}")
         raise
@@ -217,6 +214,8 @@ def solve(
         raise
     finally:
         keeper.close()
+    if many and comm.rank:
+        return None  # type: ignore[return-value]
     found = caveats(problem, run)
     squeeze = (lambda a: a[:, 0]) if single else (lambda a: a)
     attrs = {
@@ -303,7 +302,7 @@ def _partial(problem: Problem, route: Route, single: bool, status: str) -> xr.Da
     return ds if len(kept) else ds.drop_vars("rho").drop_dims("t_frame", errors="ignore")
 
 
-def _grid_error(problem: Problem, fine: Run, start: stored_run.Coarse) -> Array:
+def _grid_error(problem: Problem, fine: Run, start: stored_run.Coarse, comm: Any) -> Array:
     """Richardson estimate at the frames: a third of the distance to half the cells (a first-order mode: the whole distance)."""
     from scipy.ndimage import map_coordinates
 
@@ -314,11 +313,16 @@ def _grid_error(problem: Problem, fine: Run, start: stored_run.Coarse) -> Array:
     if start.states:
         smaller = replace(problem, grid=coarse, states=start.states, mode="off", progress=False, keeper=problem.keeper.child("grid_error"))
         try:
-            run = run_route(smaller, fine.route, smaller.components(), None, {}, fallback=False)
+            if comm is None:
+                run = run_route(smaller, fine.route, smaller.components(), None, {}, fallback=False)
+            else:
+                run = run_on_slabs(smaller, fine.route, comm, {}, fallback=False)
         except Interrupted:
             raise
         except CqpdeError as why:  # the estimate is a courtesy: its absence is said, and does not end the run
             error = why
+    if comm is not None and comm.rank:
+        return out
     if error:
         warnings.warn(f"grid_error: could not be estimated on {coarse}: {error}", CqpdeWarning, stacklevel=3)
         return out

@@ -133,10 +133,9 @@ def saved_again(stored: Any, given: Any) -> Any:
 
 def start_of(keeper: NoKeeper, dim: int) -> Start | None:
     """The initial state on the cells that carry it, of a run that is resumed."""
-    record = (keeper.record or {}) if isinstance(keeper, Keeper) else {}
+    record = keeper.record or {}
     if "start" not in record:
         return None
-    assert isinstance(keeper, Keeper)
     try:
         cells, unresolved = record["start"]
         x = keeper.initial["start"]
@@ -149,10 +148,9 @@ def start_of(keeper: NoKeeper, dim: int) -> Start | None:
 
 def coarse_of(keeper: NoKeeper) -> Coarse | None:
     """The initial states on half the cells, of a run that is resumed."""
-    record = (keeper.record or {}) if isinstance(keeper, Keeper) else {}
+    record = keeper.record or {}
     if "coarse" not in record:
         return None
-    assert isinstance(keeper, Keeper)
     try:
         entry = record["coarse"]
         grid = grid_from(entry["grid"])

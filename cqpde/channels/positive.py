@@ -112,6 +112,7 @@ class PositiveComposition:
     _fields: dict[tuple[float, float], Canonical] = field(default_factory=dict)
     exact: bool = False
     first_level: int = 1
+    control_order: int = 2
 
     def __post_init__(self) -> None:
         self.axes = transport_axes(self.model, self.grid, self.structure, self.times)

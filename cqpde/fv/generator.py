@@ -124,6 +124,10 @@ class Generator:
         ey += alpha * rate + beta * ex
         eacc += weight * ey
 
+    def largest(self, x: Array) -> float:
+        """Largest component of a state, in size."""
+        return float(np.max(np.abs(x)))
+
     def apply(self, rho: Array) -> Array:
         """Return ``G rho`` for a Hermitian field (d, d, *cells); what leaves through open ends is lost."""
         x = np.ascontiguousarray(to_components(rho).reshape(self.stencil.dim**2, -1))

@@ -100,16 +100,11 @@ class LimitedTransport:
 
     def _trace(self, i: int, t: float, dt: float) -> tuple[Array, Array, int]:
         grid, axis = self.grid, self.grid.axes[i]
-        mesh = grid.mesh()
-        shape = [1] * grid.ndim
-        shape[i] = axis.n + 1
-        mesh[axis.name] = axis.interfaces.reshape(shape)
-        v = self.model.drift(mesh, t)[i]
-        start = mesh[axis.name]
+        start, v = self._at_interfaces(i, t)
         if v.shape[i] == 1 and not self.model.time_dependent:
             foot = start - dt * v
         else:
-            largest = float(np.max(np.abs(v)))
+            largest = self._fastest(v)
             if not np.isfinite(largest):
                 raise SolverError(
                     f"D1C ({axis.name})",
@@ -158,6 +153,18 @@ class LimitedTransport:
         others = tuple(n for k, n in enumerate(grid.shape) if k != i)
         pattern = np.broadcast_to(np.arange(feet.shape[0]).reshape(lines_first.shape[:-1]), others)
         return feet, pattern.reshape(-1).astype(np.int64), ghosts
+
+    def _at_interfaces(self, i: int, t: float) -> tuple[Array, Array]:
+        """Positions of the interfaces along axis ``i``, and the drift there."""
+        axis, mesh = self.grid.axes[i], self.grid.mesh()
+        shape = [1] * self.grid.ndim
+        shape[i] = axis.n + 1
+        mesh[axis.name] = axis.interfaces.reshape(shape)
+        return mesh[axis.name], self.model.drift(mesh, t)[i]
+
+    def _fastest(self, v: Array) -> float:
+        """Largest speed, by which the steps of the characteristics are chosen."""
+        return float(np.max(np.abs(v)))
 
     def _velocity(self, i: int, position: Array, t: float) -> Array:
         """Drift at any position; beyond an end the axis is continued as its boundary does."""

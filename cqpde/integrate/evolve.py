@@ -38,6 +38,9 @@ MAX_SPAN = 2000.0
 #: Largest rate * time of a whole run: beyond, it would take days on the fewest cells.
 MOST_SPAN = 1e9
 
+#: Differences of states below this are round-off.
+ROUND_OFF = 3e-15
+
 #: Finest step: the run's length over two to this power.
 MAX_LEVEL = 40
 
@@ -71,10 +74,11 @@ class Frame:
 
 
 class Stepper(Protocol):
-    """What the step control needs of a scheme of order 2."""
+    """What the step control needs of a scheme."""
 
     grid: Grid
     first_level: int
+    control_order: int
 
     @property
     def exact(self) -> bool:
@@ -94,20 +98,45 @@ class Stepper(Protocol):
         """Two steps of half the length."""
 
 
+@dataclass(frozen=True)
+class Measures:
+    """What step control asks of a state (d^2, batch * cells); processes that share a run answer together (parallel/measures.py)."""
+
+    grid: Grid
+
+    def norm(self, x: Array, batch: int) -> float:
+        """Integrated trace norm (a bound of it), the largest over the batch."""
+        return trace_norm_bound(x, batch, self.grid.cell_volume)
+
+    def require_finite(self, x: Array, t: float, step: int) -> None:
+        """See :func:`require_finite`."""
+        require_finite(x, self.grid, t, step)
+
+
 class Propagator:
     """One step of the scheme at order 2, with the generator of the time it needs."""
 
     #: The first step tried is the run's length over two to this power.
     first_level = 4
 
+    #: Order in dt, which says what the difference of one step and two halves tells.
+    control_order = 2
+
     def __init__(self, model: Model, grid: Grid, plan: Layout, transport: str, t0: float) -> None:
         self.model, self.grid, self.plan, self.transport = model, grid, plan, transport
-        self.exponential = Exponential()
-        self.limited = (
-            LimitedTransport(model, grid, plan.drifting) if transport == "limited" and plan.drifting else None
-        )
-        self._time, self._generator = t0, make_generator(model, grid, t0, plan, transport)
+        self.exponential = self._exponential()
+        self.limited = self._limited() if transport == "limited" and plan.drifting else None
+        self._time, self._generator = t0, self._make(t0)
         self.peclet = self._generator.peclet
+
+    def _exponential(self) -> Exponential:
+        return Exponential()
+
+    def _limited(self) -> LimitedTransport:
+        return LimitedTransport(self.model, self.grid, self.plan.drifting)
+
+    def _make(self, t: float) -> Generator:
+        return make_generator(self.model, self.grid, t, self.plan, self.transport)
 
     @property
     def applications(self) -> int:
@@ -126,7 +155,7 @@ class Propagator:
     def generator(self, t: float) -> Generator:
         """The generator at time ``t`` (the last one is kept)."""
         if self.model.time_dependent and t != self._time:
-            self._time, self._generator = t, make_generator(self.model, self.grid, t, self.plan, self.transport)
+            self._time, self._generator = t, self._make(t)
             self.peclet = max(self.peclet, self._generator.peclet)
         return self._generator
 
@@ -189,6 +218,7 @@ def evolve(
     dt_max: float,
     report: Callable[[float], None],
     keeper: NoKeeper | None = None,
+    measures: Measures | None = None,
 ) -> Iterator[Frame]:
     """Yield a :class:`Frame` at every one of ``times``, the first being the start.
 
@@ -203,13 +233,15 @@ def evolve(
         Told the model time after every step.
     keeper : NoKeeper, optional
         Is offered the state after every step; where it resumes a run, only the frames that are left are yielded.
+    measures : Measures, optional
+        How large a state is.
 
     Raises
     ------
     SolverError
         If the state becomes non-finite or no step length meets ``tol``.
     """
-    grid, keeper = propagator.grid, keeper or NoKeeper()
+    grid, keeper, measures = propagator.grid, keeper or NoKeeper(), measures or Measures(propagator.grid)
     e = np.zeros((batch, 2 * grid.ndim, x.shape[0]))
     progress = Progress()
     if keeper.resumed is None:
@@ -221,9 +253,9 @@ def evolve(
     if isinstance(propagator, Propagator):
         _require_span(propagator.generator(float(times[0])).bounds, grid, float(times[-1] - times[0]))
     if isinstance(propagator, Propagator) and propagator.exact:
-        yield from _exact_run(propagator, x, e, times, dt_max, report, progress, keeper)
+        yield from _exact_run(propagator, x, e, times, dt_max, report, progress, keeper, measures)
     else:
-        yield from _controlled_run(propagator, x, e, batch, times, jumps, tol, dt_max, report, progress, keeper)
+        yield from _controlled_run(propagator, x, e, batch, times, jumps, tol, dt_max, report, progress, keeper, measures)
 
 
 def _require_span(bounds: Bounds, grid: Grid, time: float) -> None:
@@ -245,6 +277,7 @@ def _exact_run(
     report: Callable[[float], None],
     progress: Progress,
     keeper: NoKeeper,
+    measures: Measures,
 ) -> Iterator[Frame]:
     first, piece = 1, 0
     if keeper.resumed is not None:
@@ -257,7 +290,7 @@ def _exact_run(
         for k in range(piece, pieces):
             x, e = propagator.step(x, e, start + k * length / pieces, length / pieces)
             progress.steps += 1
-            require_finite(x, propagator.grid, start + (k + 1) * length / pieces, progress.steps)
+            measures.require_finite(x, start + (k + 1) * length / pieces, progress.steps)
             report(start + (k + 1) * length / pieces)
             progress.dt = length / pieces
             progress.applications = propagator.applications
@@ -280,8 +313,10 @@ def _controlled_run(
     report: Callable[[float], None],
     progress: Progress,
     keeper: NoKeeper,
+    measures: Measures,
 ) -> Iterator[Frame]:
     run, index = float(times[-1] - times[0]), 1
+    gain = 2.0**propagator.control_order
     saved, first, stretches = keeper.resumed, 0, between_jumps(times, jumps)
     if saved is not None:
         index, first = saved.count("index", 1, len(times)), saved.count("stretch", 0, len(stretches) - 1)
@@ -297,13 +332,13 @@ def _controlled_run(
             try:
                 whole, _ = propagator.step(x, e, t, dt, remaps=2)
                 fine, fine_e = propagator.two_halves(x, e, t, dt)
-                error = trace_norm_bound(fine - whole, batch, propagator.grid.cell_volume) / 3.0
+                error = measures.norm(fine - whole, batch) / (gain - 1.0)
             except StepTooLong:
                 error = np.inf
-            allowed = tol * dt / run
+            allowed = max(tol * dt / run, ROUND_OFF)
             if not error <= allowed:
                 if level >= MAX_LEVEL or np.isnan(error):
-                    require_finite(fine, propagator.grid, t + dt, progress.steps)
+                    measures.require_finite(fine, t + dt, progress.steps)
                     raise SolverError(
                         "tol",
                         "no step meets the tolerance",
@@ -312,7 +347,7 @@ def _controlled_run(
                     )
                 level, done, progress.rejected = level + 1, 2 * done, progress.rejected + 1
                 continue
-            require_finite(fine, propagator.grid, t + dt, progress.steps)
+            measures.require_finite(fine, t + dt, progress.steps)
             progress.steps += 1
             progress.dt = dt
             progress.time_error += error
@@ -329,7 +364,7 @@ def _controlled_run(
             x, e = fine, fine_e
             done += 1
             report(t + dt)
-            if done % 2 == 0 and level > coarsest and error < allowed / 6.0:
+            if done % 2 == 0 and level > coarsest and error < allowed / (1.5 * gain):
                 level, done = level - 1, done // 2
             keeper.offer(index, _state(propagator, x, e, progress, t=t + dt, stretch=stretch, level=level, done=done))
 

@@ -109,8 +109,12 @@ class Exponential:
         if span > LONGEST:  # in parts: the series of one would not fit into memory
             parts = int(np.ceil(span / LONGEST))
             for _ in range(parts):
-                x, escaped = self(g, x, escaped, tau / parts)
+                x, escaped = self._one(g, x, escaped, tau / parts)
             return x, escaped
+        return self._one(g, x, escaped, tau)
+
+    def _one(self, g: Generator, x: Array, escaped: Array, tau: float) -> tuple[Array, Array]:
+        """One series."""
         for margin in (1.0, 1.5, 3.0, 8.0):
             result = self._try(g, x, escaped, tau, margin)
             if result is not None:
@@ -133,7 +137,7 @@ class Exponential:
         acc, eacc = series[0] * x, series[0] * escaped
         old, eold = x.copy(), escaped.copy()
         new, enew = np.zeros_like(x), np.zeros_like(escaped)
-        size = float(np.max(np.abs(x))) or 1.0
+        size = g.largest(x) or 1.0
         for k in range(1, len(series)):
             # f_k from f_{k-1} (old) and f_{k-2} (new, overwritten)
             factor = 0.0 if k == 1 else (-2.0 if k == 2 else -1.0) * gamma / capacity**2
@@ -141,7 +145,7 @@ class Exponential:
             old, eold, new, enew = new, enew, old, eold
             self.applications += 1
         # on a set that holds the spectrum the polynomials stay of order one
-        growth = float(np.max(np.abs(old))) / size
+        growth = g.largest(old) / size
         if not np.isfinite(growth) or growth * abs(series[-1]) > 1e-14 or growth > 1e6:
             return None
         return acc, eacc

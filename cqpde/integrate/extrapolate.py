@@ -27,9 +27,9 @@ from ..channels.compose import Composition
 from ..channels.resolution import Start, more_cells, norm_of_tail, resample_to, spread
 from ..checkpoint import Make, NoKeeper, Saved
 from ..components import trace_norm_bound
-from ..errors import RouteError, SolverError
+from ..errors import OptionError, RouteError, SolverError
 from ..grid import Grid
-from .evolve import MAX_LEVEL, Frame, Progress, between_jumps, level_of, require_finite
+from .evolve import MAX_LEVEL, ROUND_OFF, Frame, Progress, between_jumps, level_of, require_finite
 
 Array = np.ndarray
 
@@ -65,10 +65,6 @@ SHORT_MOVE, BEYOND = 1.5, 1e-5
 
 #: Nodes and weights on [0, 1] for the integral of the coefficients over a step.
 GAUSS = tuple(a * 0.5 + b for a, b in zip(np.polynomial.legendre.leggauss(16), (0.5, 0.0), strict=True))
-
-#: Relative size below which differences of chains are round-off.
-ROUND_OFF = 3e-15
-
 
 def weights(counts: list[int]) -> Array:
     """Weights of chains of so many steps in the combination of highest order."""
@@ -176,6 +172,8 @@ class SplitRun:
         return lambda: ({"x": x, "escaped": escaped}, {"progress": vars(self.progress), "most_chains": self.most_chains, **cells, **where})
 
     def _restore(self, saved: Saved, batch: int, components: int) -> tuple[Array, Array]:
+        if "cells" not in saved.record:
+            raise OptionError("comm", "step control of the split route began on several processes, where it is of another order", "one", "Resume it with mpiexec -n 2 or more")
         cells = saved.cells("cells", self.grid.shape)
         self.inner = self._on(cells)
         self.aside = None if saved.record.get("aside") is None else self._on(saved.cells("aside", self.grid.shape))

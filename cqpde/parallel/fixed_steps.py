@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ..checkpoint import NoKeeper
-from ..components import min_eigenvalues, relative_eigenvalue
 from ..errors import RouteError, SolverError
-from ..integrate.evolve import Progress
+from ..integrate.evolve import Frame, Progress
 from ..integrate.fixed_steps import MOST_BEYOND
-from ..kernels.diagnostics import survey
 from .composition import SlabComposition
+from .frames import SlabFrame, whole_frame
 from .slabs import Field
 
 Array = np.ndarray
-
-
-@dataclass(frozen=True)
-class SlabFrame:
-    """One output: the field where it is, and what belongs to the whole of it."""
-
-    index: int
-    t: float
-    field: Field
-    escaped: Array
-    progress: Progress
-    trace: Array
-    smallest: Array
-    ends: Array
 
 
 def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float, report: Callable[[float], None], keeper: NoKeeper) -> Iterator[SlabFrame]:
@@ -57,11 +41,11 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
     counts = [1 if composition.exact else 2 * int(np.ceil(0.5 * gap / dt - 1e-9)) for gap in np.diff(times)]
     slabs, ndim, size = composition.slabs, composition.grid.ndim, x.x.shape[:2]
     escaped = np.zeros((size[1], 2 * ndim, size[0]))
-    progress, watched = Progress(tail=0.0), [not a.periodic for a in composition.grid.axes for _ in a.ends]
+    progress, dim = Progress(tail=0.0), composition.model.dim
     first, fine, done = 1, 0, 0  # fine: the twin has come to the next output; done: steps since the last one
     rough: Field | None
     if not keeper.resumes:
-        yield _frame(composition, 0, float(times[0]), x, escaped, progress)
+        yield whole_frame(slabs, dim, x.axis, Frame(0, float(times[0]), x.x, escaped, progress))
         rough = None if composition.exact else x.copy()
     else:
         saved = keeper.resumed  # on the first process
@@ -96,7 +80,7 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
         def seen(now: float, done: int, y: Field, gone: Array, index: int = index, count: int = count, rough: Field | None = rough) -> None:
             if not np.isfinite(slabs.total(np.sum(x.x))):
                 raise SolverError("rho", "must stay finite", f"NaN or infinity at t = {now:.6g}, step {progress.steps + done}", "Check the coefficients near the ends of the box")
-            progress.edge = max(progress.edge, float(composition.ends(x, np.abs)[watched].max(initial=0.0)))
+            progress.edge = max(progress.edge, composition.edge(x))
             report(now)
             if done < count:
                 offer(index, now, 1, done, rough, gone)
@@ -113,21 +97,5 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
         progress.steps += count
         progress.applications += count
         progress.dt = length / count
-        yield _frame(composition, index, float(end), x, escaped, progress)
+        yield whole_frame(slabs, dim, x.axis, Frame(index, float(end), x.x, escaped, progress))
         offer(index + 1, float(end), 0, 0, rough, escaped)
-
-
-def _frame(composition: SlabComposition, index: int, t: float, x: Field, escaped: Array, progress: Progress) -> SlabFrame:
-    dim, slabs = composition.model.dim, composition.slabs
-    trace, smallest, gone = np.zeros(x.x.shape[1]), np.zeros(x.x.shape[1]), slabs.total(escaped)
-    for b in range(x.x.shape[1]):
-        one = np.ascontiguousarray(x.x[:, b]).reshape(dim**2, -1)
-        total, largest, least = survey(one, dim)
-        if dim > 2:
-            least = float(min_eigenvalues(one).min())
-        trace[b] = float(slabs.total(total)) * composition.grid.cell_volume
-        box = composition.grid.cell_volume * float(np.prod(composition.grid.shape))
-        smallest[b] = relative_eigenvalue(-slabs.largest(-least), slabs.largest(largest), trace[b] + float(gone[b, :, :dim].sum()), box)
-    if not np.all(np.isfinite(trace)) or not np.all(np.isfinite(smallest)):
-        raise SolverError("rho", "must stay finite", f"NaN or infinity at t = {t:.6g}, step {progress.steps}", "Check the coefficients near the ends of the box")
-    return SlabFrame(index, t, x, gone, Progress(**vars(progress)), trace, smallest, composition.ends(x, np.asarray).T)

@@ -7,13 +7,14 @@ each process sends every other one the block that both cuts have in common (``MP
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any
 
 import numpy as np
 
+from ..components import trace_norm_bound
 from ..errors import CqpdeError, OptionError
 from ..grid import Grid
 
@@ -29,10 +30,33 @@ def together(comm: Any, action: Callable[[], Any]) -> Any:
             value = action()
         except CqpdeError as raised:
             error = raised
-    told = comm.bcast(None if error is None else (type(error), (error.argument, error.rule, str(error.found), error.remedy)))
+    told = comm.bcast(error)
     if told is not None:
-        raise error or told[0](*told[1])
+        raise error or told
     return comm.bcast(value)
+
+
+def agree(comm: Any, action: Callable[[], Any]) -> Any:
+    """Do something on every process (a collective call); where one is refused, all are, with the words of the first."""
+    error: CqpdeError | None = None
+    value = None
+    try:
+        value = action()
+    except CqpdeError as raised:
+        error = raised
+    first = next((told for told in comm.allgather(error) if told is not None), None)
+    if first is not None:
+        raise first
+    return value
+
+
+def longest(grid: Grid, taken: set[int]) -> int:
+    """The axis of most cells beside those that are taken."""
+    free = [i for i in range(grid.ndim) if i not in taken]
+    if not free:
+        names = ", ".join(grid.names[i] for i in sorted(taken))
+        raise OptionError("comm", "a part that moves along all axes cannot be cut into slabs", names, "Run it on one process")
+    return max(free, key=lambda i: grid.shape[i])
 
 
 class Slabs:
@@ -124,7 +148,7 @@ class Slabs:
             return
         yield 0, x
         for rank in range(1, self.comm.size):
-            part = np.empty(self._shape(x.shape[0], x.shape[1], axis, rank))
+            part = np.empty((*x.shape[:2], *self.shape(axis, rank)))
             self.comm.Recv(part, source=rank)
             yield rank, part
 
@@ -142,7 +166,7 @@ class Slabs:
             for rank in range(1, self.comm.size):
                 self.comm.Send(np.ascontiguousarray(whole[self.where(axis, rank)]), dest=rank)
             return np.ascontiguousarray(whole[self.where(axis, 0)])
-        part = np.empty(self._shape(*batch, axis, self.comm.rank))
+        part = np.empty((*batch, *self.shape(axis)))
         self.comm.Recv(part, source=0)
         return part
 
@@ -151,17 +175,45 @@ class Slabs:
         low, high = self.cells(axis, rank)
         return (..., slice(low, high), *(slice(None),) * (self.grid.ndim - axis - 1))
 
-    def _shape(self, components: int, batch: int, axis: int, rank: int) -> tuple[int, ...]:
+    def shape(self, axis: int, rank: int | None = None) -> tuple[int, ...]:
+        """Cells of a process if ``axis`` is cut."""
         low, high = self.cells(axis, rank)
-        return (components, batch, *self.grid.shape[:axis], high - low, *self.grid.shape[axis + 1 :])
+        return (*self.grid.shape[:axis], high - low, *self.grid.shape[axis + 1 :])
 
     def together(self, action: Callable[[], Any]) -> Any:
         """See :func:`together`."""
         return together(self.comm, action)
 
+    def at_ends(self, x: Array, axis: int, dim: int, measure: Callable[[Array], Array]) -> Array:
+        """Sum of ``measure`` of the density over the outermost cells of each end, times the cell volume, (ends, batch).
+
+        Parameters
+        ----------
+        x : array (components, batch, \\*cells)
+            Cut along ``axis``.
+        """
+        low, high = self.cells(axis)
+        rows = []
+        for i, whole in enumerate(self.grid.axes):
+            for place in (0, whole.n - 1):
+                row = np.zeros(x.shape[1])
+                if i != axis or low <= place < high:
+                    f = np.take(x[:dim], place - low if i == axis else place, axis=i + 2).sum(axis=0)
+                    row = measure(f).reshape(f.shape[0], -1).sum(axis=1)
+                rows.append(row)
+        return self.total(np.array(rows)) * self.grid.cell_volume
+
+    def agree(self, action: Callable[[], Any]) -> Any:
+        """See :func:`agree`."""
+        return agree(self.comm, action)
+
     def total(self, value: Any) -> Array:
         """Sum over processes in their order, the same bits on each."""
         return np.sum(self.comm.allgather(np.asarray(value, dtype=float)), axis=0)
+
+    def norm(self, states: Iterable[Array], volume: float) -> float:
+        """Integrated trace norm (a bound of it) of states (components, \\*cells) given by this process's cells, the largest of them."""
+        return float(np.max(self.total([trace_norm_bound(x.reshape(x.shape[0], -1), 1, volume) for x in states])))
 
     def largest(self, value: float) -> float:
         """The largest over processes."""

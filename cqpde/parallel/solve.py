@@ -1,4 +1,4 @@
-"""A run of the split route by equal steps on all processes of a communicator; the first process gets the result."""
+"""A run on all processes of a communicator; the first process gets the fields."""
 
 from __future__ import annotations
 
@@ -8,67 +8,133 @@ from typing import Any
 
 import numpy as np
 
-from ..channels.parts import Structure
+from ..channels.guards import relaxation_step
 from ..checkpoint import Keeper, NoKeeper
 from ..choice import Route
-from ..components import to_components, to_matrix
+from ..components import to_components
 from ..errors import OptionError, RouteError
+from ..fv.assemble import layout
+from ..integrate.evolve import evolve
 from ..recorder import Recorder
-from ..runs import UNPHYSICAL, Problem, Run, turned
+from ..runs import (
+    POSITIVITY,
+    UNPHYSICAL,
+    Problem,
+    Run,
+    blamed,
+    fv_run,
+    progress_bar,
+    require_positive,
+    require_trace,
+    turned,
+    watched,
+)
 from .composition import SlabComposition
-from .fixed_steps import SlabFrame, fixed_steps
+from .control import SlabKeeper, SlabMeasures, SlabSplit
+from .finite_volumes import SlabPropagator
+from .fixed_steps import fixed_steps
+from .frames import SlabFrame, record, whole_frame
 from .slabs import Slabs, together
 
 Array = np.ndarray
 
 
-def require_slabs(dt: float | None, route: Route, save: Any) -> None:
+def require_slabs(route: Route) -> None:
     """Refuse what does not run on many processes."""
-    if route.transport != "spectral":
-        raise OptionError("comm", "many processes share a run of the split route without exact positivity", f"{route.method}: {route.reason}", "Run it on one process")
-    if dt is None:
-        raise OptionError("comm", "many processes take equal steps", "no dt", "Give dt=, e.g. a hundredth of the time")
-    if save is not None:
-        raise OptionError("save", "is for runs of one process", repr(save), "Keep frames, and take observables of the result")
+    if route.method == "split" and route.transport != "spectral":
+        raise OptionError("comm", "many processes share runs without positivity='exact', or of method='fv', which is exactly positive", f"{route.method}: {route.reason}", "Leave positivity out")
 
 
-def run_on_slabs(problem: Problem, route: Route, comm: Any) -> Run | None:
-    """Run on all processes of ``comm`` (a collective call); returns the run on the first process, None on the others."""
-    began = time.perf_counter()
-    structure = route.structure
-    assert structure is not None and problem.dt is not None
+def run_on_slabs(problem: Problem, route: Route, comm: Any, savers: dict[str, Callable[..., Any]], fallback: bool) -> Run:
+    """Run on all processes of ``comm`` (a collective call); the fields are in the Run of the first one.
+
+    With ``fallback`` a split run that turns out unsuitable is done again by finite volumes.
+    """
     slabs = Slabs(comm, problem.grid)
-    composition = _composition(problem, structure, slabs)
-    field = slabs.field(_start(problem, structure, slabs, composition.first), composition.first)
-    dim, first = problem.model.dim, comm.rank == 0
-    recorder = Recorder(problem.grid, dim, len(problem.states), problem.times, problem.kept if first else np.array([]), {})
+    left = comm.bcast(problem.keeper.left) if fallback else ""
+    if not left:
+        try:
+            return blamed(problem, lambda: _run(problem, route, slabs, savers))
+        except RouteError as reason:  # on all processes alike
+            if not fallback:
+                raise
+            slabs.free()
+            left = f"the split route was tried and left: {reason}"
+            problem.keeper.leave(left)
+    return blamed(problem, lambda: _run(problem, Route("fv", left, "limited"), slabs, savers))
+
+
+def _run(problem: Problem, route: Route, slabs: Slabs, savers: dict[str, Callable[..., Any]]) -> Run:
+    began, first = time.perf_counter(), slabs.comm.rank == 0
+    recorder = Recorder(problem.grid, problem.model.dim, len(problem.states), problem.times, problem.kept if first else np.array([]), savers if first else {})
+    report, close = progress_bar(problem) if first else ((lambda now: None), (lambda: None))
+    frames, basis, least, finish = (_finite_volumes if route.method == "fv" else _split)(problem, route, slabs, report)
     seconds = {"compile": 0.0, "setup": time.perf_counter() - began}
     began = time.perf_counter() - problem.keeper.before
     slabs.together(lambda: problem.keeper.attach(recorder))
-    for frame in fixed_steps(composition, field, problem.times, problem.dt, lambda now: None, problem.keeper):
-        recorder.count = frame.index + 1
-        _record(recorder, frame, structure, dim, began)
-        if frame.index in [int(np.flatnonzero(problem.times == kept)[0]) for kept in problem.kept]:
-            _gather(recorder, frame, structure, dim)
-        problem.keeper.recorded()
-        lowest = float(frame.smallest.min())
-        if lowest < UNPHYSICAL and problem.mode == "error":
-            raise RouteError("rho", "must stay positive to the size of the errors", f"eigenvalue {lowest:.3g} of the largest trace at t = {frame.t:.6g}", "Use more cells")
+    for frame in frames:
+        record(recorder, frame, slabs, basis, time.perf_counter() - began)
+        slabs.together(lambda: _look(problem, recorder, frame, least))  # noqa: B023 - called at once; the first one knows outputs before a resumed state
+    close()
     seconds["steps"] = time.perf_counter() - began
-    moved = float(slabs.total(field.moved))
+    run = finish(recorder, seconds)
     slabs.free()
-    if not first:
-        return None
-    return Run(
-        route, recorder, transport="spectral", positivity="to the size of the errors",
-        integration=f"symmetric composition of order 2, fixed steps of at most {problem.dt:g}, {comm.size} processes, {_exchange(slabs, moved)}",
-        exactly_positive=False, linear=True, seconds=seconds,
-        tolerated=10.0 * (problem.tol + sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))),
-    )  # fmt: skip
+    return run
 
 
-def _exchange(slabs: Slabs, moved: float) -> str:
-    return "one field in shared memory" if slabs.shared else f"{moved / 2**30:.3g} GiB exchanged"
+def _look(problem: Problem, recorder: Recorder, frame: SlabFrame, least: float | None) -> None:
+    require_trace(recorder, frame.index, frame.t)
+    problem.keeper.recorded()
+    require_positive(problem, recorder, frame.index, frame.t, least)
+
+
+def _split(problem: Problem, route: Route, slabs: Slabs, report: Callable[[float], None]) -> Any:
+    """Frames of the split route; with the basis that they are in, the smallest eigenvalue allowed, and what makes the Run."""
+    structure, model, times = route.structure, problem.model, problem.times
+    assert structure is not None
+    accuracy = float(min(1e-2 * problem.tol, 1e-6) / (times[-1] - times[0]))
+    composition = SlabComposition(model, problem.grid, structure, float(times[0]), accuracy, slabs=slabs)
+    field = slabs.field(_start(problem, structure.basis, slabs, composition.first), composition.first)
+    if problem.dt is not None:
+        frames = watched(fixed_steps(composition, field, times, problem.dt, report, problem.keeper), np.inf)
+        words = f"symmetric composition of order 2, fixed steps of at most {problem.dt:g}"
+    else:
+        stepper, size = SlabSplit(composition, field), field.x.shape[:2]
+        keeper = SlabKeeper(problem.keeper, slabs, field.axis, *size)
+        measures = SlabMeasures(slabs.mine(field.axis), slabs)
+        step = min(problem.longest, relaxation_step(model, problem.grid, structure, float(times[0])))
+        plain = evolve(stepper, field.x.reshape(size[0], -1).copy(), size[1], times, problem.jumps, problem.tol, step, report, keeper, measures)
+        frames = (whole_frame(slabs, model.dim, stepper.cut, f) for f in watched(stepper.looked_at(plain)))
+        words = "exact (all parts commute)" if composition.exact else "symmetric composition, extrapolated to order 4, error controlled"
+
+    def finish(recorder: Recorder, seconds: dict[str, float]) -> Run:
+        left_out = sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))
+        how = "one field in shared memory" if slabs.shared else f"{float(slabs.total(field.moved)) / 2**30:.3g} GiB exchanged"
+        return Run(
+            route, recorder, transport="spectral", positivity="to the size of the errors", integration=f"{words}, {slabs.comm.size} processes, {how}",
+            exactly_positive=False, linear=True, seconds=seconds, tolerated=10.0 * (problem.tol + left_out),
+        )  # fmt: skip
+
+    return frames, structure.basis, UNPHYSICAL, finish
+
+
+def _finite_volumes(problem: Problem, route: Route, slabs: Slabs, report: Callable[[float], None]) -> Any:
+    """The same of the finite-volume route."""
+    plan = layout(problem.model, problem.grid, problem.probes)
+    if route.transport != "limited" and not plan.drifting:
+        raise OptionError("transport", "has no effect: no axis drifts without noise", repr(route.transport), "Leave it out")
+    propagator = SlabPropagator(problem.model, plan, route.transport, float(problem.times[0]), slabs)
+    x = _start(problem, None, slabs, propagator.cut)
+    keeper = SlabKeeper(problem.keeper, slabs, propagator.cut, *x.shape[:2])
+    measures = SlabMeasures(slabs.mine(propagator.cut), slabs)
+    plain = evolve(propagator, x.reshape(x.shape[0], -1), x.shape[1], problem.times, problem.jumps, problem.tol, problem.longest, report, keeper, measures)
+    frames = (whole_frame(slabs, problem.model.dim, propagator.cut, f) for f in plain)
+    positive = route.transport != "linear" or not plan.drifting
+
+    def finish(recorder: Recorder, seconds: dict[str, float]) -> Run:
+        return fv_run(route, recorder, propagator, seconds, f", {slabs.comm.size} processes")
+
+    return frames, None, POSITIVITY if positive else None, finish
 
 
 class Follower(NoKeeper):
@@ -112,37 +178,8 @@ def shared_reopen(comm: Any, keeper: Keeper) -> NoKeeper:
     return Follower(record, initial, keeper.folder) if comm.rank else keeper
 
 
-def _composition(problem: Problem, structure: Structure, slabs: Slabs) -> SlabComposition:
-    accuracy = float(min(1e-2 * problem.tol, 1e-6) / (problem.times[-1] - problem.times[0]))
-    return SlabComposition(problem.model, problem.grid, structure, float(problem.times[0]), accuracy, slabs=slabs)
-
-
-def _start(problem: Problem, structure: Structure, slabs: Slabs, axis: int) -> Array:
+def _start(problem: Problem, basis: Array | None, slabs: Slabs, axis: int) -> Array:
     """This process's part of the initial states, in the basis of the composition."""
     mine = slabs.where(axis)
     parts = [to_components(np.ascontiguousarray(state.rho[mine])) for state in problem.states]
-    return turned(np.ascontiguousarray(np.stack(parts, axis=1)), structure.basis, False)
-
-
-def _record(recorder: Recorder, frame: SlabFrame, structure: Structure, dim: int, began: float) -> None:
-    k, d, p = frame.index, recorder.diagnostics, frame.progress
-    escaped = np.moveaxis(turned(np.moveaxis(frame.escaped, -1, 0), structure.basis, True), 0, -1)
-    recorder.escaped[k] = np.moveaxis(to_matrix(np.moveaxis(escaped, -1, 0)), (0, 1), (-2, -1))
-    d["hermiticity_defect"][k] = 0.0
-    d["escaped_probability"][k] = np.real(np.einsum("bfaa->b", recorder.escaped[k]))
-    is_open = [e.kind == "open" for a in recorder.grid.axes for e in a.ends]
-    d["trace"][k], d["min_eigenvalue"][k], d["end_probability"][k] = frame.trace, frame.smallest, frame.ends
-    d["edge_probability"][k] = np.maximum(frame.ends[:, is_open].sum(axis=1), p.edge)
-    for name, value in (
-        ("time_error", p.time_error), ("grid_error", p.tail), ("dt", p.dt), ("steps", p.steps), ("steps_rejected", 0), ("wall_seconds", time.perf_counter() - began),
-    ):  # fmt: skip
-        d[name][k] = value
-    recorder.applications = p.applications
-
-
-def _gather(recorder: Recorder, frame: SlabFrame, structure: Structure, dim: int) -> None:
-    """Bring a frame to the first process, one slab after the other."""
-    field, slabs = frame.field, frame.field.slabs
-    for rank, part in slabs.received(field.x, field.axis):
-        target = recorder.rho[int(np.flatnonzero(recorder.kept == frame.t)[0])]
-        target[slabs.where(field.axis, rank)] = np.moveaxis(to_matrix(turned(part, structure.basis, True)), 2, 0)
+    return turned(np.ascontiguousarray(np.stack(parts, axis=1)), basis, False)

@@ -1,0 +1,79 @@
+"""Outputs of a run on slabs: what belongs to the whole of a frame, and how the first process gets its fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..components import min_eigenvalues, relative_eigenvalue, to_matrix
+from ..errors import SolverError
+from ..integrate.evolve import Frame, Progress
+from ..kernels.diagnostics import survey
+from ..recorder import Recorder
+from ..runs import turned
+from .slabs import Slabs
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class SlabFrame:
+    """One output: this process's cells (components, batch, \\*cells) along the axis that is cut, and what belongs to the whole of it."""
+
+    index: int
+    t: float
+    x: Array
+    axis: int
+    escaped: Array
+    progress: Progress
+    trace: Array
+    smallest: Array
+    ends: Array
+
+
+def whole_frame(slabs: Slabs, dim: int, axis: int, frame: Frame) -> SlabFrame:
+    """What all processes find in a frame together; ``frame`` has this process's cells and what escaped from them."""
+    batch, volume = frame.escaped.shape[0], slabs.grid.cell_volume
+    x = frame.x.reshape(dim**2, batch, *slabs.shape(axis))
+    box, gone = volume * float(np.prod(slabs.grid.shape)), slabs.total(frame.escaped)
+    trace, smallest = np.zeros(batch), np.zeros(batch)
+    for b in range(batch):
+        one = np.ascontiguousarray(x[:, b]).reshape(dim**2, -1)
+        total, largest, least = survey(one, dim)
+        if dim > 2:
+            least = float(min_eigenvalues(one).min())
+        trace[b] = float(slabs.total(total)) * volume
+        smallest[b] = relative_eigenvalue(-slabs.largest(-least), slabs.largest(largest), trace[b] + float(gone[b, :, :dim].sum()), box)
+    if not np.all(np.isfinite(trace)) or not np.all(np.isfinite(smallest)):
+        found = f"NaN or infinity at t = {frame.t:.6g}, step {frame.progress.steps}"
+        raise SolverError("rho", "must stay finite", found, "Check the coefficients near the ends of the box")
+    ends = slabs.at_ends(x, axis, dim, np.asarray).T
+    return SlabFrame(frame.index, frame.t, x, axis, gone, replace(frame.progress), trace, smallest, ends)
+
+
+def record(recorder: Recorder, frame: SlabFrame, slabs: Slabs, basis: Array | None, seconds: float) -> None:
+    """Record a frame: diagnostics on every process, fields on the first one, which gets them one slab after the other."""
+    k, d, p = frame.index, recorder.diagnostics, frame.progress
+    recorder.count = k + 1
+    escaped = turned(np.moveaxis(frame.escaped, -1, 0), basis, True)
+    recorder.escaped[k] = np.moveaxis(to_matrix(escaped), (0, 1), (-2, -1))
+    d["hermiticity_defect"][k] = 0.0
+    d["escaped_probability"][k] = np.real(np.einsum("bfaa->b", recorder.escaped[k]))
+    is_open = [e.kind == "open" for a in slabs.grid.axes for e in a.ends]
+    d["trace"][k], d["min_eigenvalue"][k], d["end_probability"][k] = frame.trace, frame.smallest, frame.ends
+    d["edge_probability"][k] = np.maximum(frame.ends[:, is_open].sum(axis=1), p.edge)
+    known: dict[str, Any] = {
+        "time_error": p.time_error, "grid_error": np.nan if p.tail is None else p.tail, "dt": p.dt, "steps": p.steps, "steps_rejected": p.rejected, "wall_seconds": seconds,
+    }  # fmt: skip
+    for name, value in known.items():
+        d[name][k] = value
+    recorder.applications = p.applications
+    match = np.flatnonzero(recorder.kept == frame.t)
+    if not slabs.comm.bcast(len(match) > 0 or bool(recorder.savers)):
+        return
+    rho = recorder.rho[match[0]] if len(match) else np.empty(recorder.rho.shape[1:] if slabs.comm.rank == 0 else 0, dtype=complex)
+    for rank, part in slabs.received(frame.x, frame.axis):
+        rho[slabs.where(frame.axis, rank)] = np.moveaxis(to_matrix(turned(part, basis, True)), 2, 0)
+    slabs.together(lambda: recorder.save(frame.t, rho))
