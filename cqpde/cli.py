@@ -71,9 +71,13 @@ def _parser() -> _Parser:
         sub.add_argument("--method", help="auto (default), split or fv")
         sub.add_argument("--positivity", help="exact: every factor of the split route completely positive to round-off")
         sub.add_argument("--transport", help="fv: limited, upwind or linear; split with --positivity exact: shift or limited")
-        sub.add_argument("--dt", type=float, help="equal steps of this length in place of step control (split, large grids; needed under mpiexec)")
+        sub.add_argument("--dt", type=float, help="equal steps of this length in place of step control (split, large grids)")
         sub.add_argument("--no-grid-error", action="store_true", help="do not estimate the grid error")
         sub.add_argument("--force", action="store_true", help="run although it takes more than 80 %% of the available memory")
+
+    estimate.add_argument("--ranks", type=int, default=1, metavar="N", help="also the cost of a run shared between so many processes")
+    estimate.add_argument("--machines", type=int, default=1, metavar="M", help="that these are on so many machines like this one")
+    estimate.add_argument("--network", type=float, default=1e9, metavar="BYTES", help="that a process can send to other machines per second (default 1e9)")
 
     again = command(
         "resume", "go on with a run that was stopped",

@@ -106,6 +106,8 @@ def _estimate(arguments: argparse.Namespace) -> Estimate:
         return fewer(grid, FEW_VALUES)
 
     setup, options, _ = _problem(arguments, small)
+    if arguments.command == "estimate":
+        options |= {"ranks": arguments.ranks, "machines": arguments.machines, "network": arguments.network}
     return found(setup.model, setup.rho0, setup.times, grid=meant[-1], **options)
 
 

@@ -13,17 +13,22 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any
 
+import numba
 import numpy as np
 
 from . import memory
+from .channels.parts import Structure
+from .choice import structure_of
 from .errors import CqpdeError, CqpdeWarning, OptionError, SolverError, did_you_mean
+from .fv.assemble import layout
 from .grid import Grid
 from .initial import State, from_array
 from .kernels.warm import warm
 from .model import Model
-from .options import is_number, read_times, require_positive
+from .options import is_number, read_times, require_integer, require_positive
+from .parallel.cost import Cost, cost, fv_traffic, split_traffic
 from .recorder import frame_times
-from .solver import solve
+from .solver import probe_times, solve
 from .stored_run import disk_need
 
 Array = np.ndarray
@@ -39,6 +44,12 @@ ENOUGH, FEW_STEPS, LONGEST = 0.7, 4, 6.0
 
 #: Buffers of the file, and what threads and the allocator keep.
 WRITING = 1e7
+
+#: Values d^2 * batch * cells at most of the runs that measure a step.
+STEP_VALUES = 1 << 23
+
+#: Steps of a run by which the cost of one is measured, where step control would choose others.
+EQUAL = 64
 
 #: Shares of the run that trials try in turn.
 SPANS = tuple(4.0**-k for k in range(5, -1, -1))
@@ -85,6 +96,8 @@ class Estimate:
     steps : int or None
         Steps of a run by equal steps.
     trials : list of Trial
+    shared : Cost or None
+        Of a run shared between ``ranks`` processes.
     """
 
     cells: int
@@ -103,11 +116,22 @@ class Estimate:
     seconds: float
     steps: int | None
     trials: list[Trial] = field(repr=False)
+    shared: Cost | None = None
 
     @property
     def bytes_needed(self) -> float:
         """What the run takes beyond what the process has already."""
         return self.bytes_peak - self.bytes_process
+
+    def _shared_rows(self, c: Cost) -> list[tuple[str, str]]:
+        what = "step" if self.method == "split" else "application of the generator"
+        sent = f"{memory.size(c.traffic.sent)} to others" if c.traffic.sent else "nothing sent (one field in shared memory)" if c.ranks > 1 else "nothing sent"
+        total = f"about {_duration(c.total)}" if math.isfinite(c.total) else "not known: its step control is another one than that of one process"
+        return [
+            ("processes", f"{c.ranks} on {c.machines} machine{'s' if c.machines > 1 else ''} like this one"),
+            ("each, per step", f"{memory.size(c.traffic.touched)} touched, {sent}, {c.traffic.waits} waits"),
+            ("time together", f"{total}; {c.seconds:.3g} s per {what}: computing {c.computing:.2g}, sending {c.sending:.2g}, waiting {c.waiting:.2g}"),
+        ]
 
     def require_room(self) -> None:
         """Refuse a run that needs more than 80 % of the available memory.
@@ -137,6 +161,8 @@ class Estimate:
             ("files at most", memory.size(self.bytes_disk)),
             ("time", time),
         ]
+        if self.shared is not None:
+            rows += self._shared_rows(self.shared)
         return "\n".join(f"{name:>20}  {text}" for name, text in rows)
 
 
@@ -144,7 +170,9 @@ class Estimate:
 REMEDY = "Use fewer cells, keep fewer frames (frames=), take equal steps (dt=), or go on with force"
 
 
-def estimate(model: Model, rho0: State | list[State], t: Any, *, grid: Grid | None = None, **options: Any) -> Estimate:
+def estimate(
+    model: Model, rho0: State | list[State], t: Any, *, grid: Grid | None = None, ranks: int = 1, machines: int = 1, network: float = 1e9, **options: Any
+) -> Estimate:  # fmt: skip
     """Estimate memory, disk space and time of :func:`cqpde.solve` with the same arguments.
 
     Two short runs on a quarter and half of the cells (fewer of a very large grid) give the memory per cell, counted allocation by
@@ -156,6 +184,9 @@ def estimate(model: Model, rho0: State | list[State], t: Any, *, grid: Grid | No
         As for :func:`cqpde.solve`.
     grid : Grid, optional
         Estimate for this grid; ``rho0`` may then live on a smaller one, so that a grid too large for the memory can be asked about.
+    ranks, machines, network : int, int, float
+        With more than one rank also what a run shared between so many processes costs each of them, on so many machines like this one whose
+        processes can send so many bytes per second each (:mod:`cqpde.parallel.cost`): within a quarter of what was measured on one machine.
 
     Returns
     -------
@@ -190,6 +221,9 @@ def estimate(model: Model, rho0: State | list[State], t: Any, *, grid: Grid | No
             raise OptionError(name, "must be an option of cqpde.solve", repr(options[name]), did_you_mean(name, inspect.signature(solve).parameters))
     if options.get("dt") is not None:
         require_positive("dt", options["dt"], "Leave it out to let tol decide")
+    require_integer("ranks", ranks, 1, 1 << 20)
+    require_integer("machines", machines, 1, ranks + 1)
+    require_positive("network", network, "Give bytes per second, e.g. 1e9")
     given = {k: v for k, v in options.items() if k not in ("progress", "checkpoint", "checkpoint_every", "max_walltime", "force", "comm")}
     whole, times = grid or states[0].grid, read_times(t)
     frames = len(frame_times(times, given.pop("frames", None), given.get("save")))
@@ -208,11 +242,66 @@ def estimate(model: Model, rho0: State | list[State], t: Any, *, grid: Grid | No
     setup = _line([(x.cells, x.setup) for x in trials], cells)
     steps = _power([(x.cells, x.steps) for x in trials], cells, *_exponents(last, whole.ndim, given))
     process -= sum(float(s.rho.nbytes) for s in states if s.grid == whole)  # counted in the trials
+    shared = _shared(model, states, whole, times, given, last, steps, ranks, machines, network) if ranks > 1 else None
     return Estimate(
         cells, model.dim, batch, frames, last.method, last.transport, state_bytes, 2 * frames * state_bytes, work, process,
         process + work + 2 * frames * state_bytes, disk_need(state_bytes, len(times), frames, last.transport), memory.available(),
-        setup + steps if last.telling else math.nan, _equal_steps(times, given.get("dt")), trials,
+        setup + steps if last.telling else math.nan, _equal_steps(times, given.get("dt")), trials, shared,
     )  # fmt: skip
+
+
+def _shared(
+    model: Model, states: list[State], whole: Grid, times: Array, options: dict[str, Any], trial: Trial, steps: float, ranks: int, machines: int, network: float
+) -> Cost:  # fmt: skip
+    """What a shared run costs: its traffic from the parts of the model, the speed of one core and of several from short runs."""
+    values, cells, cores = model.dim**2 * len(states), math.prod(whole.shape), numba.get_num_threads()
+    small = _halved(whole, values)
+    some = [_on(s, small) for s in states]
+    state_bytes, probes = 8.0 * values * cells, probe_times(model, times)
+    length = float(times[-1] - times[0])
+    own_steps = trial.method == "split" and options.get("dt") is None
+    if trial.method == "split":
+        structure = structure_of(model, small, probes)
+        if not isinstance(structure, Structure) or trial.transport != "spectral":
+            raise OptionError("ranks", "many processes share runs without positivity='exact'", trial.transport, "Leave positivity out")
+        traffic = split_traffic(structure, whole, state_bytes, ranks, shared=machines == 1)
+        options = {k: v for k, v in options.items() if k not in ("tol", "dt_max")} | ({"dt": length / EQUAL} if own_steps else {})
+    else:
+        traffic = fv_traffic(layout(model, small, probes), whole, trial.transport, state_bytes, ranks)
+    dt = options.get("dt")
+    at = times[0] + (np.array([0.0, length * min(1.0, trial.share)]) if dt is None else min(dt, length / 6) * np.array([0.0, 2.0, 6.0]))
+    before = numba.get_num_threads()
+    seconds = []
+    try:
+        for threads in (1, min(-(-ranks // machines), cores)):
+            numba.set_num_threads(threads)
+            seconds.append(min(_per_step(model, some, at, options) for _ in range(3)) * cells / math.prod(small.shape))
+    finally:
+        numba.set_num_threads(before)
+    one, several = seconds
+    count = math.nan if own_steps or not trial.telling else steps / several
+    if dt is not None and not own_steps:
+        count = float(_equal_steps(times, dt) or 0)
+    return cost(traffic, ranks, machines, cores, one, max(1.0, one / several), network, count)
+
+
+def _halved(grid: Grid, values: int) -> Grid:
+    """The grid, its longest axes halved until it is small enough: transforms take as long per cell as on the whole."""
+    while math.prod(grid.shape) * values > STEP_VALUES and max(grid.shape) >= 10:
+        longest = max(grid.axes, key=lambda a: a.n)
+        grid = grid.with_cells(**{longest.name: longest.n // 2})
+    return grid
+
+
+def _per_step(model: Model, states: list[State], times: Array, options: dict[str, Any]) -> float:
+    """Seconds per step (split: after the first output, before which tables are built) or application of the generator (fv) of a short run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CqpdeWarning)
+        found = _solve(model, states, times, {**options, "grid_error": False})
+    steps = _equal_steps(times[1:], options.get("dt"))
+    if steps is None:
+        return float(found.attrs["seconds_steps"]) / max(int(found.attrs["applications"]), 1)
+    return float(found.wall_seconds[-1] - found.wall_seconds[1]) / steps
 
 
 def _trials(model: Model, states: list[State], whole: Grid, times: Array, options: dict[str, Any]) -> list[Trial]:

@@ -175,7 +175,7 @@ def solve(
         _require_room(grid, model.dim, len(states), len(kept_times), comm.size if many else 1)
     model.refresh(grid, (float(times[0]), float(times[-1])))
     survey = survey_time(model, grid, float(times[0]), float(times[-1]))
-    probes = _probe_times(model, times, survey.extremes)
+    probes = probe_times(model, times, survey.extremes)
     margin = min(model.check(grid, at, check) for at in probes)
     problem = Problem(
         model, grid, states, times, probes, float(tol), min(survey.longest, _longest(times, dt_max)), survey.jumps, _mode(model, check), progress,
@@ -341,7 +341,8 @@ def _grid_error(problem: Problem, fine: Run, start: stored_run.Coarse, comm: Any
     return out
 
 
-def _probe_times(model: Model, times: Array, extremes: tuple[float, ...]) -> tuple[float, ...]:
+def probe_times(model: Model, times: Array, extremes: tuple[float, ...] = ()) -> tuple[float, ...]:
+    """Times at which the coefficients are looked at before a run."""
     if not model.time_dependent:
         return (float(times[0]),)
     return tuple(float(x) for x in np.unique(np.concatenate([np.linspace(times[0], times[-1], 17), times, extremes])))

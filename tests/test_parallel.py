@@ -226,3 +226,62 @@ def test_the_scaling_table_is_measured_on_equal_results():
     from validation import scaling
 
     assert scaling.main(["--quick"])["difference"] <= 1e-12
+
+
+MEASURED = """
+import cqpde as cq
+from cqpde.choice import structure_of
+from cqpde.fv.assemble import layout
+from cqpde.parallel import slabs
+from cqpde.parallel.cost import fv_traffic, split_traffic
+from mpi4py import MPI
+
+comm = MPI.COMM_WORLD
+slabs._one_machine = lambda comm: False
+model = cq.models.linear_diosi()
+grid = cq.Grid(q=(-6, 6, 40), p=(-9, 9, 50))
+rho0 = cq.gaussian(grid, 0, 0.5, cq.ket("+"))
+split = cq.solve(model, rho0, [0, 1], dt=0.005, grid_error=False, check="off", comm=comm)
+fv = cq.solve(model, rho0, [0, 0.2], method="fv", transport="upwind", grid_error=False, comm=comm)
+if split is not None:
+    state = 8 * 4 * 40 * 50
+    found = split_traffic(structure_of(model, grid, (0.0,)), grid, state, comm.size, False)
+    exchanged = lambda sol: float(sol.attrs["time_integration"].split(",")[-1].split()[0]) * 1e6
+    print(exchanged(split) / (300 * comm.size * found.sent))
+    halos = fv_traffic(layout(model, grid, (0.0,)), grid, "upwind", state, comm.size)
+    print(exchanged(fv) / (fv.attrs["applications"] * comm.size * halos.sent))
+"""
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_cost_model_counts_the_bytes_that_are_sent(n, tmp_path):
+    """Split: one step; finite volumes: one application, the outer slabs having one neighbour."""
+    program = tmp_path / "run.py"
+    program.write_text(MEASURED)
+    done = mpiexec(n, str(program))
+    assert done.returncode == 0, done.stderr[-2000:]
+    split, fv = map(float, done.stdout.split())
+    assert abs(split - 1) < 0.03 and abs(fv - (n - 1) / n) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"ranks": 0}, "ranks: must be an integer"), ({"ranks": 2, "machines": 3}, "machines: must be an integer"), ({"ranks": 2, "network": 0}, "network: must be"),
+     ({"ranks": 2, "positivity": "exact", "method": "split", "transport": "limited"}, "ranks: many processes share runs without")],
+)  # fmt: skip
+def test_estimate_refuses_ranks_without_meaning(options, words):
+    grid = cq.Grid(q=(-6, 6, 24), p=(-9, 9, 256))
+    with pytest.raises(OptionError) as caught:
+        cq.estimate(cq.models.linear_diosi(), cq.gaussian(grid, 0, 0.9, cq.ket("+")), [0, 0.1], **options)
+    assert str(caught.value).startswith(words)
+
+
+def test_estimate_of_many_ranks():
+    """Twice the machines halve what is computed; what is sent between them takes the time that the network says; step control is not known beforehand."""
+    grid = cq.Grid(q=(-6, 6, 64), p=(-9, 9, 64))
+    rho0 = cq.gaussian(grid, 0, 0.5, cq.ket("+"))
+    find = lambda **options: cq.estimate(cq.models.linear_diosi(), rho0, [0, 0.2], ranks=4, **options)
+    one, four = find(dt=0.01).shared, find(dt=0.01, machines=4, network=1e6).shared
+    assert one.traffic.sent == 0 and four.traffic.sent == pytest.approx(2 * 0.75 * 8 * 4 * 64 * 64 / 4)
+    assert four.sending == pytest.approx(four.traffic.sent / 1e6) and four.computing == pytest.approx(four.one / 4)
+    assert one.total == pytest.approx(30 * one.seconds) and find(method="split").shared.total != find(method="split").shared.total

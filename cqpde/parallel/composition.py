@@ -13,6 +13,7 @@ from ..channels.guards import OpenEnds
 from ..channels.parts import Kick, Local, Part
 from ..channels.resolution import norm_of_tail
 from ..channels.spectral import band_content
+from ..grid import Grid
 from .slabs import Field, Slabs, longest
 
 Array = np.ndarray
@@ -21,6 +22,18 @@ Array = np.ndarray
 def axes_of(part: Part) -> set[int]:
     """Axes that a part needs whole."""
     return set(part.axes) if isinstance(part, Kick) else set() if isinstance(part, Local) else {part.axis}
+
+
+def planned(groups: tuple[tuple[Part, ...], ...], grid: Grid) -> tuple[int, dict[Part, int]]:
+    """The first cut and that of every part, chosen from the inside of the step outwards and changed only where a part asks for it."""
+    current = longest(grid, set().union(*(axes_of(p) for p in groups[-1]))) if groups else 0
+    cuts: dict[Part, int] = {}
+    for group in reversed(groups):
+        for part in group:
+            if current in axes_of(part):
+                current = longest(grid, axes_of(part))
+            cuts[part] = current
+    return (cuts[groups[0][0]] if groups else 0), cuts
 
 
 @dataclass
@@ -41,15 +54,8 @@ class SlabComposition(Composition):
     looked: dict[Any, OpenEnds] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        """Choose a cut for every part, from the inside of the step outwards, changing it only where a part asks for it."""
-        groups = self.structure.groups
-        current = longest(self.grid, set().union(*(axes_of(p) for p in groups[-1]))) if groups else 0
-        for group in reversed(groups):
-            for part in group:
-                if current in axes_of(part):
-                    current = longest(self.grid, axes_of(part))
-                self.cuts[part] = current
-        self.first = self.cuts[groups[0][0]] if groups else 0
+        """Build what is needed on every cut."""
+        self.first, self.cuts = planned(self.structure.groups, self.grid)
         for axis in {*self.cuts.values(), self.first}:
             self.slabs.require(axis)
             self.own[axis] = Composition(self.model, self.slabs.mine(axis), self.structure, self.t0, self.accuracy, Known())

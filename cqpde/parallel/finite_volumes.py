@@ -109,8 +109,11 @@ class Halo:
         below, above = (MPI.PROC_NULL if n is None else n for n in self.neighbours)
         out_below, out_above = np.ascontiguousarray(v[:, :, :, :w]), np.ascontiguousarray(v[:, :, :, v.shape[3] - w :])
         from_below, from_above = np.zeros_like(out_below), np.zeros_like(out_above)
+        if self.slabs.crowded:
+            self.slabs.wait()
         self.slabs.comm.Sendrecv(out_above, above, 0, from_below, below, 0)
         self.slabs.comm.Sendrecv(out_below, below, 1, from_above, above, 1)
+        self.slabs.sent += out_below.nbytes * (below != MPI.PROC_NULL) + out_above.nbytes * (above != MPI.PROC_NULL)
         own = self._own(y, batch)
         for neighbour, edge, got in ((self.neighbours[0], np.s_[:, :, :, :w], from_below), (self.neighbours[1], np.s_[:, :, :, own.shape[3] - w :], from_above)):
             if neighbour is not None:
@@ -190,23 +193,31 @@ def needed(grid: Grid, i: int) -> set[int]:
     return {i} | {grid.names.index(end.conjugate) for end in grid.axes[i].ends if end.kind == "specular"}
 
 
+def planned_cut(plan: Layout, grid: Grid, transport: str) -> int:
+    """The cut of the generator: along an axis that no remap needs whole, where there is one."""
+    whole = [needed(grid, i) for i in plan.drifting]
+    flipped: set[int] = set().union(*(axes - {i} for axes, i in zip(whole, plan.drifting, strict=True)))
+    wanted: set[int] = set().union(*whole) if transport == "limited" else flipped
+    return longest(grid, wanted if len(wanted) < grid.ndim else flipped)
+
+
+def halo_width(plan: Layout, transport: str, cut: int) -> int:
+    """Cells that a jump, or what a flux is made of, reaches beyond a slab."""
+    if any(cut in block and len(block) > 1 for block in plan.blocks):
+        return MAX_OFFSET
+    # fluxes of fourth order from a cell reach two interfaces on, and are others where an end is nearer than two interfaces
+    return 3 if transport == "linear" and cut in plan.drifting else 1
+
+
 class SlabPropagator(Propagator):
     """The finite-volume scheme on slabs; states are those of this process's slab along ``cut``."""
 
     def __init__(self, model: Model, plan: Layout, transport: str, t0: float, slabs: Slabs) -> None:
-        grid, self.slabs = slabs.grid, slabs
-        whole = [needed(grid, i) for i in plan.drifting]
-        flipped: set[int] = set().union(*(axes - {i} for axes, i in zip(whole, plan.drifting, strict=True)))
-        wanted: set[int] = set().union(*whole) if transport == "limited" else flipped
-        self.cut = longest(grid, wanted if len(wanted) < grid.ndim else flipped)
+        self.slabs, self.cut = slabs, planned_cut(plan, slabs.grid, transport)
         slabs.require(self.cut)
-        # fluxes of fourth order from a cell reach two interfaces on, and are others where an end is nearer than two interfaces
-        width = 3 if transport == "linear" and self.cut in plan.drifting else 1
-        if any(self.cut in block and len(block) > 1 for block in plan.blocks):
-            width = MAX_OFFSET
-        self.halo = Halo(slabs, self.cut, width)
+        self.halo = Halo(slabs, self.cut, halo_width(plan, transport, self.cut))
         self.halo.require()
-        super().__init__(model, grid, plan, transport, t0)
+        super().__init__(model, slabs.grid, plan, transport, t0)
 
     def _exponential(self) -> Exponential:
         return SlabExponential()

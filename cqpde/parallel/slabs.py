@@ -7,6 +7,8 @@ each process sends every other one the block that both cuts have in common (``MP
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -19,6 +21,9 @@ from ..errors import CqpdeError, OptionError
 from ..grid import Grid
 
 Array = np.ndarray
+
+#: Times that a process which waits on a crowded machine lets others go first, before it sleeps.
+YIELDS = 200
 
 
 def together(comm: Any, action: Callable[[], Any]) -> Any:
@@ -71,7 +76,10 @@ class Slabs:
 
     def __init__(self, comm: Any, grid: Grid) -> None:
         self.comm, self.grid = comm, grid
+        self.here = _together_here(comm)
+        self.crowded = self.here > len(os.sched_getaffinity(0))
         self.shared = comm.size > 1 and _one_machine(comm)
+        self.sent = 0.0  # bytes, by this process
         self._windows: list[Any] = []
 
     def cells(self, axis: int, rank: int | None = None) -> tuple[int, int]:
@@ -124,6 +132,7 @@ class Slabs:
         shape = list(x.shape)
         shape[old + 2], shape[new + 2] = self.grid.shape[old], high - low
         y = np.empty(shape)
+        self.sent += x.nbytes * (1.0 - (high - low) / self.grid.shape[new])
         sent = [self._block(x.shape, new + 2, self.cells(new, r)) for r in range(self.comm.size)]
         got = [self._block(y.shape, old + 2, self.cells(old, r)) for r in range(self.comm.size)]
         ones, zeros = [1] * self.comm.size, [0] * self.comm.size
@@ -207,8 +216,20 @@ class Slabs:
         """See :func:`agree`."""
         return agree(self.comm, action)
 
+    def wait(self) -> None:
+        """Wait until all processes have come here; where they share cores, without keeping one busy that another could use."""
+        if not self.crowded:
+            self.comm.Barrier()
+            return
+        request, tries = self.comm.Ibarrier(), 0
+        while not request.Test():
+            os.sched_yield() if tries < YIELDS else time.sleep(1e-4)
+            tries += 1
+
     def total(self, value: Any) -> Array:
         """Sum over processes in their order, the same bits on each."""
+        if self.crowded:
+            self.wait()
         return np.sum(self.comm.allgather(np.asarray(value, dtype=float)), axis=0)
 
     def norm(self, states: Iterable[Array], volume: float) -> float:
@@ -227,13 +248,11 @@ class Field:
     x: Array
     axis: int
     slabs: Slabs
-    moved: int = 0
 
     def cut(self, axis: int) -> None:
         """Cut along another axis."""
         if axis != self.axis:
             self.x = self.slabs.redistribute(self.x, self.axis, axis)
-            self.moved += self.x.nbytes
             self.axis = axis
 
     def copy(self) -> Field:
@@ -252,17 +271,22 @@ class SharedField(Field):
         """Cut along another axis, once all have done their part."""
         if axis != self.axis:
             self.window.Sync()
-            self.slabs.comm.Barrier()
+            self.slabs.wait()
             self.window.Sync()
             self.x, self.axis = self.whole[self.slabs.where(axis)], axis
 
 
-def _one_machine(comm: Any) -> bool:
-    """Whether all processes share memory (a collective call)."""
+def _together_here(comm: Any) -> int:
+    """How many processes are on this machine (a collective call)."""
     from mpi4py import MPI
 
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     try:
-        return bool(comm.allreduce(int(node.size), op=MPI.MIN) == comm.size)
+        return int(node.size)
     finally:
         node.Free()
+
+
+def _one_machine(comm: Any) -> bool:
+    """Whether all processes share memory (a collective call)."""
+    return bool(min(comm.allgather(_together_here(comm))) == comm.size)

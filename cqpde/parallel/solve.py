@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numba
 import numpy as np
 
 from ..channels.guards import relaxation_step
@@ -51,6 +54,23 @@ def run_on_slabs(problem: Problem, route: Route, comm: Any, savers: dict[str, Ca
     With ``fallback`` a split run that turns out unsuitable is done again by finite volumes.
     """
     slabs = Slabs(comm, problem.grid)
+    with _share_of_threads(slabs):
+        return _with_fallback(problem, route, comm, slabs, savers, fallback)
+
+
+@contextlib.contextmanager
+def _share_of_threads(slabs: Slabs) -> Iterator[None]:
+    """Divide the cores of a machine between its processes, unless NUMBA_NUM_THREADS says how many each has."""
+    before = numba.get_num_threads()
+    if "NUMBA_NUM_THREADS" not in os.environ:
+        numba.set_num_threads(max(1, before // slabs.here))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+def _with_fallback(problem: Problem, route: Route, comm: Any, slabs: Slabs, savers: dict[str, Callable[..., Any]], fallback: bool) -> Run:
     left = comm.bcast(problem.keeper.left) if fallback else ""
     if not left:
         try:
@@ -109,13 +129,17 @@ def _split(problem: Problem, route: Route, slabs: Slabs, report: Callable[[float
 
     def finish(recorder: Recorder, seconds: dict[str, float]) -> Run:
         left_out = sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))
-        how = "one field in shared memory" if slabs.shared else f"{float(slabs.total(field.moved)) / 2**30:.3g} GiB exchanged"
+        how = "one field in shared memory" if slabs.shared else _exchanged(slabs)
         return Run(
             route, recorder, transport="spectral", positivity="to the size of the errors", integration=f"{words}, {slabs.comm.size} processes, {how}",
             exactly_positive=False, linear=True, seconds=seconds, tolerated=10.0 * (problem.tol + left_out),
         )  # fmt: skip
 
     return frames, structure.basis, UNPHYSICAL, finish
+
+
+def _exchanged(slabs: Slabs) -> str:
+    return f"{float(slabs.total(slabs.sent)) / 1e6:.4g} MB exchanged"
 
 
 def _finite_volumes(problem: Problem, route: Route, slabs: Slabs, report: Callable[[float], None]) -> Any:
@@ -132,7 +156,7 @@ def _finite_volumes(problem: Problem, route: Route, slabs: Slabs, report: Callab
     positive = route.transport != "linear" or not plan.drifting
 
     def finish(recorder: Recorder, seconds: dict[str, float]) -> Run:
-        return fv_run(route, recorder, propagator, seconds, f", {slabs.comm.size} processes")
+        return fv_run(route, recorder, propagator, seconds, f", {slabs.comm.size} processes, {_exchanged(slabs)}")
 
     return frames, None, POSITIVITY if positive else None, finish
 
