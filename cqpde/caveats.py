@@ -113,9 +113,9 @@ def _resolution(problem: Problem, run: Run) -> tuple[float, str]:
     known = run.recorder.diagnostics["grid_error"]
     if np.any(np.isfinite(known)):
         return float(np.nanmax(known)), "content of the highest modes" if run.resolved else "by a run on half the cells"
-    if run.recorder.rho[-1].size > LARGE:
+    if np.prod(run.recorder.frame_shape) > LARGE:
         return float("nan"), ""
-    states = [problem.components(), *(to_components(np.moveaxis(frame, 0, 2)) for frame in run.recorder.rho)]
+    states = [problem.components(), *(to_components(np.moveaxis(frame, 0, 2)) for frame in map(run.recorder.field, range(len(problem.kept))))]
     return max(float(settle(x, problem.grid, problem.model.dim, 0.0).unresolved) for x in states), "content of the highest modes"
 
 

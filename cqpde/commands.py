@@ -124,6 +124,8 @@ def run(arguments: argparse.Namespace) -> int:
     setup, options, text = _problem(arguments)
     output = Path(arguments.output or Path(arguments.what).with_suffix(".nc").name)
     io.check_writable(output)
+    if output.suffix == ".zarr":
+        options["output"] = output
     comm = world()
     if comm is None and not arguments.force and setup.rho0.rho.nbytes > LOOKED_AT * memory.available():
         with contextlib.suppress(SolverError, GridError, StateError):  # of a trial: the run itself may do, or says why not

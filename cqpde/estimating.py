@@ -224,9 +224,10 @@ def estimate(
     require_integer("ranks", ranks, 1, 1 << 20)
     require_integer("machines", machines, 1, ranks + 1)
     require_positive("network", network, "Give bytes per second, e.g. 1e9")
-    given = {k: v for k, v in options.items() if k not in ("progress", "checkpoint", "checkpoint_every", "max_walltime", "force", "comm")}
+    given = {k: v for k, v in options.items() if k not in ("progress", "checkpoint", "checkpoint_every", "max_walltime", "force", "comm", "output")}
     whole, times = grid or states[0].grid, read_times(t)
     frames = len(frame_times(times, given.pop("frames", None), given.get("save")))
+    frames = frames if options.get("output") is None else 1  # the others are in the store
     cells, batch = math.prod(whole.shape), len(states)
     for name in ("dask.array", "netCDF4", "scipy.ndimage", "xarray"):  # what a run and its file load
         import_module(name)

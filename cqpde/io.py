@@ -121,9 +121,9 @@ def save(dataset: xr.Dataset | ProductSum, path: str | Path) -> None:
     target = Path(path)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        encoded = _encode(dataset)
+        encoded = encode(dataset)
         if target.suffix == ".zarr":
-            _need_zarr(path)
+            need_zarr(path)
             encoded.to_zarr(beside, consolidated=False)
             if target.is_dir():
                 shutil.rmtree(target)
@@ -144,7 +144,8 @@ def save(dataset: xr.Dataset | ProductSum, path: str | Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _need_zarr(path: str | Path) -> None:
+def need_zarr(path: str | Path) -> None:
+    """Refuse a Zarr store without the library."""
     import importlib.util
 
     if not importlib.util.find_spec("zarr"):
@@ -187,7 +188,7 @@ def _by_frames(values: Any) -> Any:
     return dask.array.from_array(_Part(values), chunks=(1, *values.shape[1:]), name=False, meta=values[:0])
 
 
-def _encode(ds: xr.Dataset) -> xr.Dataset:
+def encode(ds: xr.Dataset) -> xr.Dataset:
     """The Dataset as it is stored: real variables, bounds, density, CF attributes."""
     import xarray as xr
 
@@ -232,21 +233,33 @@ def _encode(ds: xr.Dataset) -> xr.Dataset:
                 (axis.name, "bnds"),
                 np.stack([axis.interfaces[:-1], axis.interfaces[1:]], axis=1),
             )
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    config = str(ds.attrs.get("cqpde_config", ""))
-    history = str(ds.attrs.get("history", "cqpde.save"))
     out.attrs = {
         **ds.attrs,
         "Conventions": "CF-1.11",
-        "date_created": now,
         "id": str(uuid.uuid4()),
         "references": REFERENCES,
-        "history": f"{now} {history}" if "\n" not in history and history[:2] != "20" else history,
-        "cqpde_config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+        **_provenance(ds.attrs),
         "n_valid": int(ds.sizes.get("t", 0)),
         "basis_labels": ",".join(str(k) for k in range(ds.sizes["row"])),
     }
     return out
+
+
+def _provenance(attrs: Any) -> dict[str, str]:
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    history = str(attrs.get("history", "cqpde.save"))
+    return {
+        "date_created": now,
+        "history": f"{now} {history}" if "\n" not in history and history[:2] != "20" else history,
+        "cqpde_config_sha256": hashlib.sha256(str(attrs.get("cqpde_config", "")).encode()).hexdigest(),
+    }
+
+
+def annotate(path: Path, about: dict[str, str]) -> None:
+    """Add attributes, of which configuration and history, to a finished Zarr store."""
+    import zarr
+
+    zarr.open_group(str(path), mode="r+").attrs.update({**about, **_provenance(about)})
 
 
 def _encoding(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
@@ -304,7 +317,7 @@ def load(path: str | Path, lazy: bool | None = None) -> Any:
         require_flag("lazy", lazy)
     try:
         if Path(path).suffix == ".zarr":
-            _need_zarr(path)
+            need_zarr(path)
             stored = xr.open_dataset(path, engine="zarr", decode_times=False, consolidated=False, chunks=None)
         else:
             check_claims(path)

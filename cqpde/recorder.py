@@ -11,6 +11,7 @@ import numpy as np
 from . import dataset
 from .components import min_eigenvalues, relative_eigenvalue, to_matrix
 from .errors import OptionError
+from .field_store import FieldStore
 from .grid import Grid
 from .integrate.evolve import Frame
 from .kernels.diagnostics import matrices, survey
@@ -23,10 +24,11 @@ class Recorder:
     """Collects frames, escaped matrices, diagnostics and saved observables while a run goes on."""
 
     def __init__(
-        self, grid: Grid, dim: int, batch: int, times: Array, kept: Array, savers: dict[str, Callable[..., Any]]
-    ) -> None:
+        self, grid: Grid, dim: int, batch: int, times: Array, kept: Array, savers: dict[str, Callable[..., Any]], store: FieldStore | None = None
+    ) -> None:  # fmt: skip
+        self.store = store
         self.grid, self.dim, self.batch, self.times, self.kept, self.savers = grid, dim, batch, times, kept, savers
-        self.rho = np.empty((len(kept), batch, dim, dim, *grid.shape), dtype=complex)
+        self.rho = np.empty((len(kept), *(self.frame_shape if store is None else (0,))), dtype=complex)
         self.escaped = np.empty((len(times), batch, 2 * grid.ndim, dim, dim), dtype=complex)
         self.diagnostics: dict[str, Array] = {
             name: np.full(self._shape(name), np.nan)
@@ -36,6 +38,15 @@ class Recorder:
         self.applications = 0
         self.seconds = 0.0
         self.total, self.count = len(times), 0
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of a full field, (batch, d, d, \\*cells)."""
+        return (self.batch, self.dim, self.dim, *self.grid.shape)
+
+    def field(self, k: int) -> Array:
+        """Full field ``k`` of those that are kept."""
+        return self.rho[k] if self.store is None else self.store.read(k)
 
     def _shape(self, name: str) -> tuple[int, ...]:
         """Shape of a diagnostic."""
@@ -83,10 +94,12 @@ class Recorder:
         if not len(match) and not self.savers:
             self.seconds += time.perf_counter() - now
             return
-        rho = self.rho[match[0]] if len(match) else np.empty((self.batch, self.dim, self.dim, *cells), dtype=complex)
+        rho = self.rho[match[0]] if len(match) and self.store is None else np.empty(self.frame_shape, dtype=complex)
         for b in range(self.batch):
             one = np.ascontiguousarray(x[:, b]).reshape(self.dim**2, -1)
             matrices(one, rho[b].reshape(self.dim, self.dim, -1))
+        if len(match) and self.store is not None:
+            self.store.write(int(match[0]), rho)
         self.save(frame.t, rho)
         self.seconds += time.perf_counter() - now
 

@@ -63,7 +63,10 @@ def finished(keeper: Keeper, output: Path, history: str, go: Callable[[], xr.Dat
             raise
         solution.attrs |= _about(text, history)
         try:
-            io.save(solution, output)
+            if output.suffix == ".zarr":  # its fields were written while the run went on
+                io.annotate(output, _about(text, history))
+            else:
+                io.save(solution, output)
         except FileError as error:
             print(f"cqpde: {error} The run is kept in {keeper.folder}: free some space, then go on by {keeper.hint}", file=sys.stderr)
             return None

@@ -21,6 +21,7 @@ from .checkpoint import NoKeeper
 from .choice import Route
 from .components import to_components, to_matrix
 from .errors import NotFinite, OptionError, RouteError, SolverError
+from .field_store import FieldStore
 from .fv.assemble import layout
 from .grid import Grid
 from .initial import State
@@ -68,6 +69,7 @@ class Problem:
     kept: Array
     dt: float | None = None
     keeper: NoKeeper = field(default_factory=NoKeeper)
+    store: FieldStore | None = None
 
     @property
     def state_bytes(self) -> float:
@@ -292,7 +294,7 @@ def _record(
     problem: Problem, frames: Iterator[Frame], savers: dict[str, Any], least: float | None, seconds: dict[str, float]
 ) -> Recorder:
     """Record all frames; an eigenvalue below ``least`` (relative to the largest trace) ends the run of a physical model."""
-    recorder = Recorder(problem.grid, problem.model.dim, len(problem.states), problem.times, problem.kept, savers)
+    recorder = Recorder(problem.grid, problem.model.dim, len(problem.states), problem.times, problem.kept, savers, problem.store)
     problem.keeper.attach(recorder)
     began = time.perf_counter() - problem.keeper.before
     for frame in frames:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +18,14 @@ from .checkpoint import NoKeeper, keeper_of
 from .choice import Route, check_words, choose
 from .components import to_components, trace_norm_bound
 from .errors import CqpdeError, CqpdeWarning, Interrupted, OptionError
+from .field_store import FieldStore, require_output
 from .grid import Grid
 from .initial import State, check_state
 from .integrate.extrapolate import RESOLUTION_SHARE
 from .memory import require_room
 from .model import Model
 from .options import is_number, read_times, require_flag, require_positive
-from .parallel.slabs import together
+from .parallel.slabs import Slabs, agree, together
 from .parallel.solve import require_communicator, require_slabs, run_on_slabs, shared_keeper
 from .recorder import Recorder, frame_times, savers_of
 from .runs import Problem, Run, run_route
@@ -62,6 +64,7 @@ def solve(
     checkpoint_every: float = 60.0,
     max_walltime: float | None = None,
     comm: Any = None,
+    output: Any = None,
     force: bool = False,
 ) -> xr.Dataset:
     r"""Solve the classical-quantum master equation for the full hybrid distribution :math:`\rho(z, t)`.
@@ -126,6 +129,9 @@ def solve(
     comm : mpi4py communicator, optional
         Share the run between its processes (:mod:`cqpde.parallel`; not with ``positivity="exact"``). All call with the same arguments; the first
         gets the result, the others None. With ``tol`` the split route is of order 4 then, on the cells as given.
+    output : path, optional
+        A Zarr store (``NAME.zarr``) into which full fields go as they come, so that none stays in memory; with ``comm`` every process writes
+        its own cells. The result then reads them lazily, as from :func:`cqpde.load`. Needs ``pip install "cqpde[zarr]"``.
     force : bool
         Run although the frames to keep and the least of work arrays take more than 80 % of the available memory. :func:`cqpde.estimate`
         says more exactly what a run takes.
@@ -171,15 +177,16 @@ def solve(
     keeper = shared_keeper(comm, make) if many and not isinstance(checkpoint, NoKeeper) else make()
     grid = _check_states(states, model)
     kept_times = frame_times(times, frames, save)
+    target = None if output is None else require_output(output)
     if not force:
-        _require_room(grid, model.dim, len(states), len(kept_times), comm.size if many else 1)
+        _require_room(grid, model.dim, len(states), len(kept_times) if output is None else 1, comm.size if many else 1)
     model.refresh(grid, (float(times[0]), float(times[-1])))
     survey = survey_time(model, grid, float(times[0]), float(times[-1]))
     probes = probe_times(model, times, survey.extremes)
     margin = min(model.check(grid, at, check) for at in probes)
     problem = Problem(
         model, grid, states, times, probes, float(tol), min(survey.longest, _longest(times, dt_max)), survey.jumps, _mode(model, check), progress,
-        kept_times, dt, keeper,
+        kept_times, dt, keeper, None if target is None else _store(target, grid, model.dim, times, kept_times, states, rho0, comm if many else None),
     )  # fmt: skip
     savers = savers_of(save, grid, model)
     start = stored_run.start_of(keeper, model.dim)
@@ -196,12 +203,13 @@ def solve(
     if not keeper.resumes:
         options = dict(
             tol=tol, method=method, positivity=positivity, transport=transport, dt_max=dt_max, dt=dt, save=save, frames=frames,
-            grid_error=grid_error, check=check,
+            grid_error=grid_error, check=check, output=None if target is None else str(target),
         )  # fmt: skip
         begin = lambda: stored_run.begin(keeper, problem, route, single, options, start, coarse)
         together(comm, begin) if many else begin()
     try:
         with graceful_signals(keeper.keeps):
+            _open(problem.store, keeper.resumes, comm if many else None)
             fallback = method == "auto" and dt is None
             run = run_on_slabs(problem, route, comm, savers, fallback) if many else run_route(problem, route, problem.components(), start, savers, fallback)
             if not run.resolved and (rough := coarse()) is not None:
@@ -211,6 +219,8 @@ def solve(
         raise
     except CqpdeError:
         keeper.abandon()
+        if problem.store is not None and not keeper.keeps and not (many and comm.rank):
+            problem.store.drop()
         raise
     finally:
         keeper.close()
@@ -246,11 +256,28 @@ def solve(
     }
     from . import observables  # noqa: F401 - registers the accessor .cq
 
-    return dataset.build(
-        grid, model.dim, times, problem.kept, squeeze(run.recorder.rho), squeeze(run.recorder.escaped),
-        {k: (squeeze(v) if v.ndim > 1 else v) for k, v in run.recorder.diagnostics.items()},
+    rest = (
+        squeeze(run.recorder.escaped), {k: (squeeze(v) if v.ndim > 1 else v) for k, v in run.recorder.diagnostics.items()},
         run.recorder.saved(single), attrs,
     )  # fmt: skip
+    if problem.store is not None:
+        return problem.store.finish(*rest)
+    return dataset.build(grid, model.dim, times, problem.kept, squeeze(run.recorder.rho), *rest)
+
+
+def _store(path: Path, grid: Grid, dim: int, times: Array, frames: Array, states: list[State], rho0: Any, comm: Any) -> FieldStore:
+    """Where the fields go."""
+    batch = len(states) if isinstance(rho0, list | tuple) else 0
+    return FieldStore(path, grid, dim, times, frames, batch, *(() if comm is None else Slabs(comm, grid).even()))
+
+
+def _open(store: FieldStore | None, resumes: bool, comm: Any) -> None:
+    """Make the store, unless a run is resumed, and open it on all processes."""
+    if store is None:
+        return
+    if not resumes:
+        store.begin() if comm is None else together(comm, store.begin)
+    store.open() if comm is None else agree(comm, store.open)
 
 
 def _check_states(states: list[State], model: Model) -> Grid:
@@ -284,7 +311,7 @@ def _longest(times: Array, dt_max: float | None) -> float:
 def _partial(problem: Problem, route: Route, single: bool, status: str) -> xr.Dataset | None:
     """The Dataset of the outputs that there are of a run that was stopped; None if there are none."""
     recorder = problem.keeper.recorder
-    if not isinstance(recorder, Recorder) or recorder.count == 0:
+    if not isinstance(recorder, Recorder) or recorder.count == 0 or recorder.store is not None:
         return None
     n, squeeze = recorder.count, (lambda a: a[:, 0]) if single else (lambda a: a)
     times, kept = problem.times[:n], problem.kept[np.isin(problem.kept, problem.times[:n])]
@@ -311,7 +338,7 @@ def _grid_error(problem: Problem, fine: Run, start: stored_run.Coarse, comm: Any
     out = np.full((len(problem.times), len(states)), np.nan)
     error: CqpdeError | str = start.error
     if start.states:
-        smaller = replace(problem, grid=coarse, states=start.states, mode="off", progress=False, keeper=problem.keeper.child("grid_error"))
+        smaller = replace(problem, store=None, grid=coarse, states=start.states, mode="off", progress=False, keeper=problem.keeper.child("grid_error"))
         try:
             if comm is None:
                 run = run_route(smaller, fine.route, smaller.components(), None, {}, fallback=False)
@@ -332,8 +359,9 @@ def _grid_error(problem: Problem, fine: Run, start: stored_run.Coarse, comm: Any
     share = 1.0 if fine.transport == "upwind" else 1.0 / 3.0
     for k, now in enumerate(problem.kept):
         index = int(np.flatnonzero(problem.times == now)[0])
+        field = fine.recorder.field(k)
         for b in range(len(states)):
-            f = to_components(fine.recorder.rho[k, b])
+            f = to_components(field[b])
             difference = np.stack([map_coordinates(c, mesh, order=3, mode=mode) for c in f]) - to_components(
                 run.recorder.rho[k, b]
             )

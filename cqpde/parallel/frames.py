@@ -70,10 +70,15 @@ def record(recorder: Recorder, frame: SlabFrame, slabs: Slabs, basis: Array | No
     for name, value in known.items():
         d[name][k] = value
     recorder.applications = p.applications
-    match = np.flatnonzero(recorder.kept == frame.t)
-    if not slabs.comm.bcast(len(match) > 0 or bool(recorder.savers)):
+    match, store = np.flatnonzero(recorder.kept == frame.t), recorder.store
+    if store is not None and len(match):
+        x = frame.x if frame.axis == store.axis else slabs.redistribute(frame.x, frame.axis, store.axis)
+        mine = np.moveaxis(to_matrix(turned(x, basis, True)), 2, 0)
+        slabs.agree(lambda: store.write(int(match[0]), mine, slabs.cells(store.axis)[0]))
+    if not slabs.comm.bcast((len(match) > 0 and store is None) or bool(recorder.savers)):
         return
-    rho = recorder.rho[match[0]] if len(match) else np.empty(recorder.rho.shape[1:] if slabs.comm.rank == 0 else 0, dtype=complex)
+    in_memory = len(match) > 0 and store is None and slabs.comm.rank == 0
+    rho = recorder.rho[match[0]] if in_memory else np.empty(recorder.frame_shape if slabs.comm.rank == 0 else 0, dtype=complex)
     for rank, part in slabs.received(frame.x, frame.axis):
         rho[slabs.where(frame.axis, rank)] = np.moveaxis(to_matrix(turned(part, basis, True)), 2, 0)
     slabs.together(lambda: recorder.save(frame.t, rho))

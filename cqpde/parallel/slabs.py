@@ -7,6 +7,7 @@ each process sends every other one the block that both cuts have in common (``MP
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -99,6 +100,12 @@ class Slabs:
                 "comm", f"needs at least one cell of {self.grid.names[axis]} per process", f"{self.comm.size} processes for {self.grid.shape[axis]} cells",
                 "Use fewer processes or more cells",
             )  # fmt: skip
+
+    def even(self) -> tuple[int, tuple[int, ...]]:
+        """The axis that the processes divide most evenly, and where their parts begin."""
+        begins = [tuple(self.cells(i, r)[0] for r in range(self.comm.size)) for i in range(self.grid.ndim)]
+        axis = max(range(self.grid.ndim), key=lambda i: math.gcd(*begins[i], self.grid.shape[i]) / self.grid.shape[i])
+        return axis, begins[axis]
 
     def field(self, x: Array, axis: int) -> Field:
         """A field from this process's slab along ``axis`` (a collective call)."""

@@ -86,7 +86,7 @@ def _with_fallback(problem: Problem, route: Route, comm: Any, slabs: Slabs, save
 
 def _run(problem: Problem, route: Route, slabs: Slabs, savers: dict[str, Callable[..., Any]]) -> Run:
     began, first = time.perf_counter(), slabs.comm.rank == 0
-    recorder = Recorder(problem.grid, problem.model.dim, len(problem.states), problem.times, problem.kept if first else np.array([]), savers if first else {})
+    recorder = Recorder(problem.grid, problem.model.dim, len(problem.states), problem.times, problem.kept if first or problem.store else np.array([]), savers if first else {}, problem.store)
     report, close = progress_bar(problem) if first else ((lambda now: None), (lambda: None))
     frames, basis, least, finish = (_finite_volumes if route.method == "fv" else _split)(problem, route, slabs, report)
     seconds = {"compile": 0.0, "setup": time.perf_counter() - began}
