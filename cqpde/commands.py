@@ -127,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
     if output.suffix == ".zarr":
         options["output"] = output
     comm = world()
-    if comm is None and not arguments.force and setup.rho0.rho.nbytes > LOOKED_AT * memory.available():
+    if comm is None and not arguments.force and setup.rho0.nbytes > LOOKED_AT * memory.available():
         with contextlib.suppress(SolverError, GridError, StateError):  # of a trial: the run itself may do, or says why not
             _estimate(arguments).require_room()
     make = lambda: running.keeper_for(arguments, output, {"config": text, "command": f"cqpde run {arguments.what}"})

@@ -242,7 +242,7 @@ def estimate(
     work = writing + _line([(x.cells, x.work) for x in trials], cells)
     setup = _line([(x.cells, x.setup) for x in trials], cells)
     steps = _power([(x.cells, x.steps) for x in trials], cells, *_exponents(last, whole.ndim, given))
-    process -= sum(float(s.rho.nbytes) for s in states if s.grid == whole)  # counted in the trials
+    process -= sum(s.bytes_held for s in states if s.grid == whole)  # counted in the trials
     shared = _shared(model, states, whole, times, given, last, steps, ranks, machines, network) if ranks > 1 else None
     return Estimate(
         cells, model.dim, batch, frames, last.method, last.transport, state_bytes, 2 * frames * state_bytes, work, process,
@@ -389,7 +389,7 @@ def _trial(model: Model, states: list[State], times: Array, options: dict[str, A
             if whole or time.perf_counter() - start >= LONGEST or (took >= ENOUGH and telling):
                 break
     # the initial states are there before, and one frame is counted apart
-    work += sum(float(s.rho.nbytes) for s in states) - 2 * sum(8.0 * s.rho.size for s in states)
+    work += sum(s.bytes_held - s.nbytes for s in states)
     share = (last - times[0]) / length
     shape = states[0].grid.shape
     return Trial(math.prod(shape), work, total - took, took / share, float(share), found.attrs["method"], found.attrs["transport"], steps, telling)

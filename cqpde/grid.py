@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -68,6 +68,30 @@ class Axis:
     def periodic(self) -> bool:
         """Whether the axis closes on itself."""
         return self.ends[0].kind == "periodic"
+
+
+@dataclass(frozen=True)
+class PartOfAxis(Axis):
+    """Some cells of an axis from ``first`` on, with the very coordinates that they have in the whole; beyond the ends of a periodic axis is its other end."""
+
+    whole: Axis
+    first: int
+
+    @property
+    def spacing(self) -> float:
+        """Width of a cell."""
+        return self.whole.spacing
+
+    @property
+    def centers(self) -> Array:
+        """Cell centres, shape (n,)."""
+        k = self.first + np.arange(self.n)
+        return self.whole.lower + ((k % self.whole.n if self.whole.periodic else k) + 0.5) * self.spacing
+
+    @property
+    def interfaces(self) -> Array:
+        """Cell interfaces with both ends, shape (n + 1,)."""
+        return self.whole.lower + (self.first + np.arange(self.n + 1)) * self.spacing
 
 
 def _boundary(text: Any, where: str) -> Boundary:
@@ -224,7 +248,8 @@ class Grid:
     def slab(self, axis: int, first: int, count: int) -> Grid:
         """Return ``count`` cells of one axis from ``first`` on, the other axes whole; what its ends are has no meaning."""
         whole = self.axes[axis]
-        part = replace(whole, lower=whole.lower + first * whole.spacing, upper=whole.lower + (first + count) * whole.spacing, n=count)
+        lower, upper = (whole.lower + k * whole.spacing for k in (first, first + count))
+        part = PartOfAxis(whole.name, lower, upper, count, whole.ends, whole, first)
         out = Grid.__new__(Grid)
         out.axes = (*self.axes[:axis], part, *self.axes[axis + 1 :])
         return out

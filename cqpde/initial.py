@@ -6,7 +6,8 @@ Densities are sampled at cell centres and normalised to total probability one on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,7 +25,7 @@ from .sampling import Sampler, StateAt, density_sampler, gaussian_sampler, state
 Array = np.ndarray
 
 
-#: States of more values than this keep no second copy of themselves.
+#: States of more values than this keep no second copy of themselves; functions are evaluated for so many at once.
 LARGE = 1 << 20
 
 
@@ -35,6 +36,9 @@ class State:
     Attributes
     ----------
     grid : Grid
+    held : array, shape (d, d, *cells), or callable
+        ``rho``, or a function that gives it on a part of the grid (:meth:`Grid.slab`): a large state is made where it is needed, by every process
+        of a shared run its own cells.
     rho : array, shape (d, d, *cells)
         Density matrix per unit phase-space volume at the cell centres.
     recipe : callable or None
@@ -56,7 +60,7 @@ class State:
     """
 
     grid: Grid
-    rho: Array
+    held: Array | Callable[[Grid], Array]
     recipe: Callable[[Grid], State] | None = None
     normalisation: float = 1.0
     note: str = ""
@@ -67,18 +71,54 @@ class State:
     resolved: dict[float, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.rho.setflags(write=False)  # a state that was checked stays what it was
+        if isinstance(self.held, np.ndarray):
+            self.held.setflags(write=False)  # a state that was checked stays what it was
 
-    @property
+    @cached_property
+    def rho(self) -> Array:
+        """Density matrix per unit phase-space volume, (d, d, *cells)."""
+        if isinstance(self.held, np.ndarray):
+            return self.held
+        rho = np.empty((self.dim, self.dim, *self.grid.shape), dtype=complex)
+        for first, part in self.parts():
+            rho[:, :, first : first + part.shape[2]] = part
+        rho.setflags(write=False)
+        return rho
+
+    @cached_property
     def dim(self) -> int:
         """Number of quantum levels."""
-        return int(self.rho.shape[0])
+        return int(self.part(0, 0, 1).shape[0])
+
+    @property
+    def nbytes(self) -> float:
+        """Bytes of rho."""
+        return 16.0 * self.dim**2 * float(np.prod(self.grid.shape))
+
+    @property
+    def bytes_held(self) -> float:
+        """Bytes that it takes as it is."""
+        return self.nbytes if isinstance(self.held, np.ndarray) or "rho" in vars(self) else 0.0
+
+    def part(self, axis: int, first: int, count: int) -> Array:
+        """``rho`` on ``count`` cells of one axis from ``first`` on, the other axes whole."""
+        if isinstance(self.held, np.ndarray):
+            return self.held[(slice(None),) * (2 + axis) + (slice(first, first + count),)]
+        return self.held(self.grid.slab(axis, first, count))
+
+    def parts(self) -> Iterator[tuple[int, Array]]:
+        """``rho`` in parts along the first axis, each with its first cell there: one part, unless it is large."""
+        for first, count in _pieces(self.grid, self.dim):
+            yield first, self.part(0, first, count)
 
     @property
     def components(self) -> Array:
         """The d^2 real components of rho (see ``cqpde.components``); kept, unless they are large."""
-        if self.rho.size > LARGE:
-            return to_components(self.rho)
+        if self.nbytes > 16 * LARGE:
+            x = np.empty((self.dim**2, *self.grid.shape))
+            for first, part in self.parts():
+                x[:, first : first + part.shape[2]] = to_components(part)
+            return x
         return self._components
 
     @cached_property
@@ -88,15 +128,20 @@ class State:
     @property
     def density(self) -> Array:
         """Classical density Tr rho, shape cells."""
-        return np.real(np.einsum("aa...->...", self.rho))
+        return np.concatenate([np.real(np.einsum("aa...->...", part)) for _, part in self.parts()])
 
     def moments(self) -> tuple[Array, Array]:
         """Mean (n,) and covariance (n, n) of the classical coordinates."""
-        weight = (self.density / self.density.sum()).reshape(-1)
-        z = np.stack([np.broadcast_to(c, self.grid.shape).reshape(-1) for c in self.grid.mesh().values()])
-        mean = z @ weight
-        delta = z - mean[:, None]
-        return mean, (delta * weight) @ delta.T
+        density, n = self.density, self.grid.ndim
+        z = [a.centers for a in self.grid.axes]
+        total = float(density.sum())
+        over = lambda *axes: density.sum(axis=tuple(k for k in range(n) if k not in axes)) / total
+        mean = np.array([z[i] @ over(i) for i in range(n)])
+        cov = np.diag([(z[i] - mean[i]) ** 2 @ over(i) for i in range(n)])
+        for i in range(n):
+            for j in range(i + 1, n):
+                cov[i, j] = cov[j, i] = (z[i] - mean[i]) @ over(i, j) @ (z[j] - mean[j])
+        return mean, cov
 
     def on(self, grid: Grid) -> State:
         """Sample the same state on another grid over the same coordinates."""
@@ -108,6 +153,13 @@ class State:
                 "Make it with gaussian, product, ...",
             )
         return self.recipe(grid)
+
+
+def _pieces(grid: Grid, levels: int) -> Iterator[tuple[int, int]]:
+    """First cell and number of cells of parts along the first axis that have few values."""
+    count = max(1, int(LARGE * grid.shape[0] / (levels**2 * math.prod(grid.shape))))
+    for first in range(0, grid.shape[0], count):
+        yield first, min(count, grid.shape[0] - first)
 
 
 def density_matrix(state: Any, where: str = "state") -> Array:
@@ -237,25 +289,30 @@ def product(grid: Grid, density: Any, state: Any, *, note: str = "") -> State:
     coefficient = Coefficient(
         "density", (), grid.names, Sampled(grid, np.asarray(density)) if isinstance(density, np.ndarray) else density
     )
-    levels = density_matrix(state).shape[0] if not callable(state) else 1
-    require_room("Grid", "an initial state", 32.0 * levels**2 * float(np.prod(grid.shape)), "Use fewer cells", most=1.0)
-    values = np.broadcast_to(coefficient.entries(grid.mesh(), 0.0)[()].real, grid.shape)
-    if not np.all(np.isfinite(values)) or values.min() < 0:
-        raise StateError(
-            "density",
-            "must be finite and non-negative on every cell",
-            f"minimum {values.min():.3g}",
-            "Check the function",
-        )
-    total = float(values.sum()) * grid.cell_volume
+    entries = _state_coefficient(grid, state)
+    levels = density_matrix(state).shape[0] if entries is None else entries.shape[0]
+    require_room("Grid", "an initial state", 8.0 * levels**2 * float(np.prod(grid.shape)), "Use fewer cells", most=1.0)
+    on = lambda part: np.broadcast_to(coefficient.entries(part.mesh(), 0.0)[()].real, part.shape)
+    total = 0.0
+    for first, count in _pieces(grid, levels):
+        values = on(grid if count == grid.shape[0] else grid.slab(0, first, count))
+        if not np.all(np.isfinite(values)) or values.min() < 0:
+            raise StateError(
+                "density",
+                "must be finite and non-negative on every cell",
+                f"minimum {values.min():.3g}",
+                "Check the function",
+            )
+        total += float(values.sum()) * grid.cell_volume
     if total <= 0 or not np.isfinite(total):
         raise StateError(
             "density", "must have weight on the grid", f"total {total:.3g}", "Move or widen the box, or use more cells"
         )
-    rho = values / total * _state_field(grid, state)
+    rho = lambda part: np.ascontiguousarray(on(part) / total * _state_field(part, state))
+    whole = isinstance(density, np.ndarray) or count == grid.shape[0]
     recipe = None if isinstance(density, np.ndarray) else (lambda other: product(other, density, state, note=note))
     sampler = None if isinstance(density, np.ndarray) else density_sampler(grid, coefficient, _state_at(grid, state))
-    return State(grid, np.ascontiguousarray(rho), recipe, 1.0 / total, note or "product", sampler)
+    return State(grid, rho(grid) if whole else rho, recipe, 1.0 / total, note or "product", sampler)
 
 
 def correlated(grid: Grid, density: Any, state: Callable[[Point], Any]) -> State:
@@ -380,7 +437,7 @@ def gaussian(grid: Grid, mean: Any = 0.0, std: Any = None, state: Any = None, *,
     if _state_coefficient(grid, state) is None:
         matrix = density_matrix(state)
         made_of = {"mean": centre.tolist(), "cov": covariance.tolist(), "re": matrix.real.tolist(), "im": matrix.imag.tolist()}
-    return State(made.grid, made.rho, recipe, made.normalisation, made.note, sampler, made=made_of)
+    return State(made.grid, made.held, recipe, made.normalisation, made.note, sampler, made=made_of)
 
 
 #: Width of a point start in cells: the narrowest Gaussian whose mean and variance the cells carry to 1e-4.
@@ -402,7 +459,7 @@ def point(grid: Grid, at: Any, state: Any) -> State:
     made = gaussian(grid, _vector(grid, at, "at"), widths, state)
     text = ", ".join(f"{n}: {w:.4g}" for n, w in zip(grid.names, widths, strict=True))
     return State(
-        grid, made.rho, lambda other: point(other, at, state), made.normalisation, f"point of width {text}", made.sampler,
+        grid, made.held, lambda other: point(other, at, state), made.normalisation, f"point of width {text}", made.sampler,
         made=made.made,
     )
 
@@ -447,25 +504,25 @@ def check_state(state: Any, dim: int) -> None:
         return
     if state.dim != dim:
         raise StateError("rho0", f"must have the model's {dim} levels", state.dim, "Match the quantum state to dim")
-    rho, grid = state.rho, state.grid
-    if not all(np.all(np.isfinite(one)) for row in rho for one in row):
-        raise StateError("rho0", "must be finite on every cell", "NaN or infinity", "Check the array")
-    scale = max(float(np.max(np.abs(one))) for row in rho for one in row)
-    pairs = [(rho[a, b], rho[b, a]) for a in range(dim) for b in range(a + 1)]  # one element at a time, for the memory
-    if max(float(np.max(np.abs(one - other.conj()))) for one, other in pairs) > 1e-10 * scale:
-        raise StateError("rho0", "must be Hermitian on every cell", "it is not", "Check the array")
-    smallest = min_eigenvalues(state.components)
-    largest = float(state.density.max())
-    if smallest.min() < -state.slack * largest:
-        cell = np.unravel_index(int(np.argmin(smallest)), grid.shape)
-        place = ", ".join(f"{a.name} = {a.centers[i]:.5g}" for a, i in zip(grid.axes, cell, strict=True))
-        raise StateError(
-            "rho0",
-            "must be positive semi-definite on every cell",
-            f"eigenvalue {smallest.min():.3g} at {place}",
-            "Check the array, or raise slack in from_array if it is a result of the split route",
-        )
-    total = float(state.density.sum()) * grid.cell_volume
+    grid, density = state.grid, state.density
+    largest, total = float(density.max()), float(density.sum()) * grid.cell_volume
+    for first, rho in state.parts():
+        if not all(np.all(np.isfinite(one)) for row in rho for one in row):
+            raise StateError("rho0", "must be finite on every cell", "NaN or infinity", "Check the array")
+        scale = max(float(np.max(np.abs(one))) for row in rho for one in row)
+        pairs = [(rho[a, b], rho[b, a]) for a in range(dim) for b in range(a + 1)]  # one element at a time, for the memory
+        if max(float(np.max(np.abs(one - other.conj()))) for one, other in pairs) > 1e-10 * max(scale, largest):
+            raise StateError("rho0", "must be Hermitian on every cell", "it is not", "Check the array")
+        smallest = min_eigenvalues(to_components(rho))
+        if smallest.min() < -state.slack * largest:
+            cell = np.unravel_index(int(np.argmin(smallest)), rho.shape[2:])
+            place = ", ".join(f"{a.name} = {a.centers[i]:.5g}" for a, i in zip(grid.axes, (first + cell[0], *cell[1:]), strict=True))
+            raise StateError(
+                "rho0",
+                "must be positive semi-definite on every cell",
+                f"eigenvalue {smallest.min():.3g} at {place}",
+                "Check the array, or raise slack in from_array if it is a result of the split route",
+            )
     if abs(total - 1) > 1e-8:
         raise StateError(
             "rho0",
@@ -473,7 +530,7 @@ def check_state(state: Any, dim: int) -> None:
             f"{total:.10g}",
             "Pass normalise=True to from_array, or divide by it",
         )
-    for name, end, amount in edge_probabilities(grid, state.density):
+    for name, end, amount in edge_probabilities(grid, density):
         if end == "open" and amount > 1e-6:
             raise StateError(
                 "rho0",

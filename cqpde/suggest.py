@@ -76,7 +76,7 @@ def suggest_from_paths(model: Model, rho0: State, t: float, trajectories: int) -
     from .unravelling import unravel
 
     outer = Grid(**{a.name: (a.lower, a.upper, a.n) for a in rho0.grid.axes})  # nothing turns or stops at the ends
-    begin = State(outer, rho0.rho, rho0.recipe, rho0.normalisation, rho0.note, rho0.sampler, rho0.slack)
+    begin = State(outer, rho0.held, rho0.recipe, rho0.normalisation, rho0.note, rho0.sampler, rho0.slack)
     ens = unravel(model, begin, [0.0, t], trajectories=trajectories, seed=0, store=1, progress=False)
     rough = suggest(model, rho0, t)
     axes: dict[str, Any] = {}

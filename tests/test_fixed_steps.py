@@ -174,3 +174,27 @@ def test_every_shipped_model_runs_by_its_name(name, cells, tmp_path):
     assert abs(float(sol.trace[-1] + sol.escaped_probability[-1]) - 1) < 1e-12
     assert float(sol.min_eigenvalue.min()) > -8e-3
     assert float(sol.time_error[-1]) <= float(sol.attrs["tol"])
+
+
+def test_a_large_state_is_made_in_parts():
+    """The same values in parts as on the whole, by functions of z as well; nothing of the size of rho is held until it is asked for."""
+    grid, few = cq.Grid(q=(-6, 6, 700), p=(-9, 9, 640)), cq.Grid(q=(-6, 6, 100), p=(-9, 9, 64))
+    ket = lambda z: [np.cos(0.2 * z.q) + 0 * z.p, np.sin(0.2 * z.q) + 0 * z.p]
+    for make in (lambda g: cq.gaussian(g, {"q": 0.5}, cov=[[0.5, 0.2], [0.2, 0.7]], state=cq.ket("+")), lambda g: cq.product(g, lambda z: np.exp(-(z.q**2) - z.p**2), ket)):
+        state = make(grid)
+        assert state.bytes_held == 0 and state.dim == 2
+        part, x = state.part(1, 100, 50), state.components
+        assert state.bytes_held == 0 and len(list(state.parts())) > 1
+        np.testing.assert_array_equal(part, state.rho[:, :, :, 100:150])
+        np.testing.assert_array_equal(x[0], state.rho[0, 0].real)
+        assert state.bytes_held == state.nbytes and abs(state.density.sum() * grid.cell_volume - 1) < 1e-13
+        mean, cov = make(few).moments()
+        np.testing.assert_allclose(state.moments()[0], mean, atol=1e-9)
+        np.testing.assert_allclose(state.moments()[1], cov, atol=1e-9)
+    np.testing.assert_allclose(make(few).moments()[1], [[0.5, 0], [0, 0.5]], atol=1e-9)
+
+
+def test_a_large_state_that_is_none_is_refused_in_the_part_where_it_fails():
+    grid = cq.Grid(q=(-6, 6, 700), p=(-9, 9, 640))
+    with pytest.raises(cq.CqpdeError, match="density: must be finite and non-negative"):
+        cq.product(grid, lambda z: np.exp(-(z.q**2) - z.p**2) - (z.q > 5.9) * 1e-3 + 0 * z.p, cq.ket("+"))

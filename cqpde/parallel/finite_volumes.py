@@ -17,25 +17,13 @@ from ..fv.assemble import Bounds, Layout
 from ..fv.directions import MAX_OFFSET
 from ..fv.generator import Generator, make_generator
 from ..fv.limited import LimitedTransport
-from ..grid import Axis, Boundary, Grid
+from ..grid import Boundary, Grid
 from ..integrate.evolve import Propagator
 from ..integrate.exponential import Exponential
 from ..model import Model
 from .slabs import Slabs, longest
 
 Array = np.ndarray
-
-
-@dataclass(frozen=True)
-class Stretch(Axis):
-    """Some cells of a periodic axis; those beyond its end are those at the other one."""
-
-    whole: Axis
-
-    @property
-    def centers(self) -> Array:
-        """Cell centres inside the whole axis, shape (n,)."""
-        return self.whole.lower + np.mod(super().centers - self.whole.lower, self.whole.upper - self.whole.lower)
 
 
 @dataclass(frozen=True)
@@ -74,8 +62,6 @@ class Halo:
         (low, high), (below, above) = self.slabs.cells(self.axis), self.more
         out, axis = self.slabs.grid.slab(self.axis, low - below, high - low + below + above), self.slabs.grid.axes[self.axis]
         part = replace(out.axes[self.axis], ends=(Boundary("open") if below else axis.ends[0], Boundary("open") if above else axis.ends[1]))
-        if axis.periodic:
-            part = Stretch(**vars(part), whole=axis)
         out.axes = (*out.axes[: self.axis], part, *out.axes[self.axis + 1 :])
         return out
 

@@ -204,6 +204,6 @@ def shared_reopen(comm: Any, keeper: Keeper) -> NoKeeper:
 
 def _start(problem: Problem, basis: Array | None, slabs: Slabs, axis: int) -> Array:
     """This process's part of the initial states, in the basis of the composition."""
-    mine = slabs.where(axis)
-    parts = [to_components(np.ascontiguousarray(state.rho[mine])) for state in problem.states]
+    first, end = slabs.cells(axis)
+    parts = [to_components(np.ascontiguousarray(state.part(axis, first, end - first))) for state in problem.states]
     return turned(np.ascontiguousarray(np.stack(parts, axis=1)), basis, False)

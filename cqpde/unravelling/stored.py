@@ -228,7 +228,7 @@ def _state(made: dict[str, Any], grid: Any, rho: Array) -> State | None:
         return None
     re, im = (np.array(made["made"][part]) for part in ("re", "im"))
     again = gaussian(grid, made["made"]["mean"], None, re + 1j * im, cov=made["made"]["cov"])
-    return State(again.grid, again.rho, again.recipe, again.normalisation, str(made["note"]), again.sampler)
+    return State(again.grid, again.held, again.recipe, again.normalisation, str(made["note"]), again.sampler)
 
 
 def _require_same(plan: Plan, points: list[float], rho: Array) -> None:
