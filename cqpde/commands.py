@@ -114,10 +114,10 @@ def _estimate(arguments: argparse.Namespace) -> Estimate:
 def run(arguments: argparse.Namespace) -> int:
     """``cqpde run``."""
     from . import io, memory, running
+    from .communicator import shared_keeper
     from .compiling import told
     from .errors import GridError, SolverError, StateError
     from .kernels.warm import warm
-    from .parallel.solve import shared_keeper
     from .parallel.world import world
     from .solver import solve
 
@@ -174,8 +174,8 @@ def resume(arguments: argparse.Namespace) -> int:
     """``cqpde resume``."""
     from . import config, io, models, running
     from .checkpoint import Keeper
+    from .communicator import together
     from .dataset import grid_of
-    from .parallel.slabs import together
     from .parallel.world import world
     from .resuming import resumed
 
@@ -222,8 +222,10 @@ def validate(arguments: argparse.Namespace) -> int:
     import xarray as xr
 
     from . import config, io, running
+    from .communicator import together
     from .dataset import grid_of
     from .errors import CqpdeError, FileError, OptionError
+    from .parallel.world import world
     from .report import validate as compare
     from .solver import solve
     from .unravelling import unravel
@@ -251,9 +253,12 @@ def validate(arguments: argparse.Namespace) -> int:
         options["transport"] = solution.attrs["transport"]
     if "dt_fixed" in solution.attrs:
         options["dt"] = float(solution.attrs["dt_fixed"])
-    with warnings.catch_warnings():
+    comm = world()
+    coarse: list[xr.Dataset] = []
+
+    def solve_coarser() -> None:
         warnings.simplefilter("ignore")  # the coarser solutions serve the extrapolation alone
-        coarse = [] if "dt" not in options else [solve(problem.model, rho0.on(grid), span, **{**options, "dt": 2 * options["dt"]}, grid_error=False, check="warn", progress=False)]
+        coarse[:] = [] if "dt" not in options else [solve(problem.model, rho0.on(grid), span, **{**options, "dt": 2 * options["dt"]}, grid_error=False, check="warn", progress=False)]
         for factor in (1.5, 2.0):
             rough = grid.coarsened(factor)
             try:
@@ -262,13 +267,19 @@ def validate(arguments: argparse.Namespace) -> int:
             except CqpdeError as error:  # the comparison goes on with what is known of the grid error, and says so
                 print(f"cqpde: warning: no solution on {rough}: {error}", file=sys.stderr)
                 break
+
+    with _abort(comm), warnings.catch_warnings():
+        solve_coarser() if comm is None else together(comm, solve_coarser)
     if arguments.ensemble:
         ensemble = io.load(arguments.ensemble)
     else:
-        ensemble = unravel(
-            problem.model, rho0.on(grid), span, trajectories=arguments.trajectories, seed=arguments.seed, method=arguments.method,
-            dt=arguments.dt, bias=True, progress=False if arguments.quiet or arguments.json else None,
-        )  # fmt: skip
+        with _abort(comm):
+            ensemble = unravel(
+                problem.model, rho0.on(grid), span, trajectories=arguments.trajectories, seed=arguments.seed, method=arguments.method,
+                dt=arguments.dt, bias=True, progress=False if arguments.quiet or arguments.json else None, comm=comm,
+            )  # fmt: skip
+    if comm is not None and comm.rank:
+        return 0
     report = compare(solution, ensemble, coarse=coarse, level=arguments.level)
     if arguments.json:
         print(_json({"verdict": report.verdict, "p_value": report.p_value, "reasons": report.reasons, "trajectories": report.dataset.attrs["trajectories"]}))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checkpoint import Keeper
+from .communicator import require_communicator, shared_reopen
 from .errors import FileError, OptionError
 from .initial import State
 from .model import Model
-from .parallel.solve import require_communicator, shared_reopen
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -46,7 +46,8 @@ def resume(
     save, moments : dict, optional
         Needed where they hold Python functions.
     checkpoint_every, max_walltime, threads, progress, comm
-        As for ``solve`` and ``unravel``; a run of ``solve`` with ``dt`` may go on with another number of processes.
+        As for ``solve`` and ``unravel``. The number of processes may be another one (but a run of the split route with step control goes on on
+        one process where it was begun on one, and on several where it was begun on several).
 
     Returns
     -------
@@ -87,8 +88,6 @@ def resumed(
         else:
             keeper.reopen()
         kind = (kept.record or {}).get("kind")
-        if many and kind != "solve":
-            raise OptionError("comm", "shares runs of cqpde.solve", "an ensemble", "Resume it on one process, with threads")
         if kind == "solve":
             from . import stored_run
             from .solver import solve
@@ -103,7 +102,7 @@ def resumed(
 
             if save is not None:
                 raise OptionError("save", "belongs to cqpde.solve", "an ensemble", "Leave it out")
-            return resume_ensemble(keeper, model, rho0, moments, threads, progress)
+            return resume_ensemble(kept, model, rho0, moments, threads, progress, comm)
         raise FileError(str(keeper.folder), "must hold a run or an ensemble", repr(kind)[:80], "It is damaged")
     finally:
         keeper.close()

@@ -16,6 +16,7 @@ from .caveats import caveats
 from .channels.resolution import settle_states
 from .checkpoint import NoKeeper, keeper_of
 from .choice import Route, check_words, choose
+from .communicator import agree, require_communicator, shared_keeper, together
 from .components import to_components, trace_norm_bound
 from .errors import CqpdeError, CqpdeWarning, Interrupted, OptionError
 from .field_store import FieldStore, require_output
@@ -25,8 +26,8 @@ from .integrate.extrapolate import RESOLUTION_SHARE
 from .memory import require_room
 from .model import Model
 from .options import is_number, read_times, require_flag, require_positive
-from .parallel.slabs import Slabs, agree, together
-from .parallel.solve import require_communicator, require_slabs, run_on_slabs, shared_keeper
+from .parallel.slabs import Slabs
+from .parallel.solve import require_slabs, run_on_slabs
 from .recorder import Recorder, frame_times, savers_of
 from .runs import Problem, Run, run_route
 from .signals import graceful_signals

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import Keeper
+from .checkpoint import NoKeeper
 from .coefficients import Coefficient, sampled
 from .errors import CqpdeError, FileError, OptionError
 from .grid import Grid
@@ -131,7 +131,7 @@ def model_from(record: dict[str, Any], arrays: dict[str, Array]) -> Model:
         raise FileError("run.json", "must hold a model", str(error)[:200], "It is damaged") from None
 
 
-def model_again(keeper: Keeper, model: Model | None) -> Model:
+def model_again(keeper: NoKeeper, model: Model | None) -> Model:
     """The model of a run: as given again, or from its configuration or text."""
     record = keeper.record or {}
     if model is not None:

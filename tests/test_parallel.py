@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -94,10 +95,14 @@ for case, (model, grid, options) in cases.items():
 """
 
 
+#: Programs of these tests import from this folder.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+
+
 def mpiexec(n: int, *words: str) -> subprocess.CompletedProcess[str]:
     """Run this interpreter on n processes."""
     program = Path(sys.executable).parent / "mpiexec"
-    return subprocess.run([str(program), "-n", str(n), sys.executable, *words], capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run([str(program), "-n", str(n), sys.executable, *words], capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT)
 
 
 @pytest.mark.parametrize(

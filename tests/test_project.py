@@ -16,6 +16,7 @@ LAYERS = [
     {"errors", "operators", "components", "memory", "options", "signals"},
     {"container", "compiling"},
     {"checkpoint"},
+    {"communicator"},
     {"grid", "kernels", "expressions"},
     {"tracing"},
     {"coefficients"},
@@ -77,7 +78,7 @@ def test_imports_go_one_way():
 def test_trajectories_and_grid_solvers_share_nothing_but_model_and_state():
     """One road checks the other, so neither may use the other's code."""
     roads = {"trajectories": {"unravelling"}, "grid": {"fv", "channels", "integrate", "solver", "runs", "kernels", "physicality"}}
-    common = {"errors", "options", "operators", "grid", "coefficients", "model", "initial", "sampling", "dataset", "observables", "checkpoint", "signals", "stored_model", "compiling"}
+    common = {"errors", "options", "operators", "grid", "coefficients", "model", "initial", "sampling", "dataset", "observables", "checkpoint", "signals", "stored_model", "compiling", "communicator"}
     every = re.compile(r"^\s*from (\.+)([\w.]*) import (.+)$", re.M)
     seen = 0
     for path in (ROOT / "cqpde" / "unravelling").glob("*.py"):

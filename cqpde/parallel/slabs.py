@@ -17,43 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from ..communicator import agree, processes_here, together
 from ..components import trace_norm_bound
-from ..errors import CqpdeError, OptionError
+from ..errors import OptionError
 from ..grid import Grid
 
 Array = np.ndarray
 
 #: Times that a process which waits on a crowded machine lets others go first, before it sleeps.
 YIELDS = 200
-
-
-def together(comm: Any, action: Callable[[], Any]) -> Any:
-    """Do something on the first process alone; what it returns, or the refusal that it raises, reaches all."""
-    error: CqpdeError | None = None
-    value = None
-    if comm.rank == 0:
-        try:
-            value = action()
-        except CqpdeError as raised:
-            error = raised
-    told = comm.bcast(error)
-    if told is not None:
-        raise error or told
-    return comm.bcast(value)
-
-
-def agree(comm: Any, action: Callable[[], Any]) -> Any:
-    """Do something on every process (a collective call); where one is refused, all are, with the words of the first."""
-    error: CqpdeError | None = None
-    value = None
-    try:
-        value = action()
-    except CqpdeError as raised:
-        error = raised
-    first = next((told for told in comm.allgather(error) if told is not None), None)
-    if first is not None:
-        raise first
-    return value
 
 
 def longest(grid: Grid, taken: set[int]) -> int:
@@ -77,7 +49,7 @@ class Slabs:
 
     def __init__(self, comm: Any, grid: Grid) -> None:
         self.comm, self.grid = comm, grid
-        self.here = _together_here(comm)
+        self.here = processes_here(comm)
         self.crowded = self.here > len(os.sched_getaffinity(0))
         self.shared = comm.size > 1 and _one_machine(comm)
         self.sent = 0.0  # bytes, by this process
@@ -283,17 +255,6 @@ class SharedField(Field):
             self.x, self.axis = self.whole[self.slabs.where(axis)], axis
 
 
-def _together_here(comm: Any) -> int:
-    """How many processes are on this machine (a collective call)."""
-    from mpi4py import MPI
-
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    try:
-        return int(node.size)
-    finally:
-        node.Free()
-
-
 def _one_machine(comm: Any) -> bool:
     """Whether all processes share memory (a collective call)."""
-    return bool(min(comm.allgather(_together_here(comm))) == comm.size)
+    return bool(min(comm.allgather(processes_here(comm))) == comm.size)

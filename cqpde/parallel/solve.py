@@ -12,7 +12,6 @@ import numba
 import numpy as np
 
 from ..channels.guards import relaxation_step
-from ..checkpoint import Keeper, NoKeeper
 from ..choice import Route
 from ..components import to_components
 from ..errors import OptionError, RouteError
@@ -37,7 +36,7 @@ from .control import SlabKeeper, SlabMeasures, SlabSplit
 from .finite_volumes import SlabPropagator
 from .fixed_steps import fixed_steps
 from .frames import SlabFrame, record, whole_frame
-from .slabs import Slabs, together
+from .slabs import Slabs
 
 Array = np.ndarray
 
@@ -159,47 +158,6 @@ def _finite_volumes(problem: Problem, route: Route, slabs: Slabs, report: Callab
         return fv_run(route, recorder, propagator, seconds, f", {slabs.comm.size} processes, {_exchanged(slabs)}")
 
     return frames, None, POSITIVITY if positive else None, finish
-
-
-class Follower(NoKeeper):
-    """What the other processes have in place of the keeper of the first one."""
-
-    def __init__(self, record: dict[str, Any] | None = None, initial: dict[str, Array] | None = None, folder: Any = None) -> None:
-        self.record, self.initial, self.folder, self.source = record, initial or {}, folder, (record or {}).get("source", {})
-        self.resumes, self.keeps = record is not None, True
-
-
-def require_communicator(comm: Any) -> bool:
-    """Whether a communicator has several processes; refuses what is none."""
-    if comm is None:
-        return False
-    if not all(hasattr(comm, name) for name in ("rank", "size", "bcast", "Alltoallw")):
-        raise OptionError("comm", "must be an mpi4py communicator", repr(comm), "Pass mpi4py.MPI.COMM_WORLD")
-    return bool(comm.size > 1)
-
-
-def shared_keeper(comm: Any, make: Callable[[], NoKeeper]) -> NoKeeper:
-    """The keeper of a shared run: made on the first process, which alone writes; the others follow it."""
-    mine = NoKeeper()
-
-    def first() -> bool:
-        nonlocal mine
-        mine = make()
-        return mine.keeps
-
-    keeps = together(comm, first)
-    return Follower() if keeps and comm.rank else mine
-
-
-def shared_reopen(comm: Any, keeper: Keeper) -> NoKeeper:
-    """The keeper of a run that is resumed, its record and arrays read by the first process."""
-
-    def first() -> tuple[Any, Any]:
-        keeper.reopen()
-        return keeper.record, keeper.initial
-
-    record, initial = together(comm, first)
-    return Follower(record, initial, keeper.folder) if comm.rank else keeper
 
 
 def _start(problem: Problem, basis: Array | None, slabs: Slabs, axis: int) -> Array:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..coefficients import Point
+from ..communicator import require_communicator
 from ..errors import OptionError
 from ..initial import State
 from ..model import Model
@@ -17,6 +18,7 @@ from .plan import CHUNK, Part, Plan
 from .prepare import prepare, threads_of
 from .result import build, fingerprint, read
 from .run import run_chunks
+from .sharing import require_client, share_of_threads
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,6 +36,8 @@ def extend(
     moments: Mapping[str, Callable[[Point, Array], Any]] | None = None,
     threads: int | None = None,
     progress: bool | None = None,
+    comm: Any = None,
+    client: Any = None,
 ) -> xr.Dataset:
     """Add trajectories to an ensemble, with its own seed, method, step and times; the new ones are independent of the old.
 
@@ -47,6 +51,8 @@ def extend(
         How many to add.
     moments : dict of callable
         The functions that ``ens`` was made with, if any.
+    comm, client
+        As for :func:`cqpde.unravel`; with ``comm`` all pass the ensemble.
 
     Returns
     -------
@@ -58,7 +64,8 @@ def extend(
     OptionError
         If model, state or functions are not those of the ensemble.
     """
-    began = time.perf_counter()
+    began, many = time.perf_counter(), require_communicator(comm)
+    require_client(client, comm)
     old = read(ens)
     a = ens.attrs
     functions = dict(moments or {})
@@ -70,7 +77,10 @@ def extend(
     )  # fmt: skip
     if fingerprint(model, plan) != a["fingerprint"] or int(a["chunk"]) != CHUNK:
         raise OptionError("ens", "must come from this model, state and version", a["fingerprint"], "Pass the same model and rho0")
-    parts = run_chunks(plan, int(a["chunks"]), int(trajectories), threads_of(threads), progress)
+    workers = threads_of(share_of_threads(threads, comm))
+    parts = run_chunks(plan, int(a["chunks"]), int(trajectories), workers, progress, None, comm if many else None, client)
+    if many and comm.rank:
+        return None  # type: ignore[return-value]
     for mine, its in zip(old, parts[0].snapshots, strict=True):
         mine.merge(its)
     out = build(plan, [Part(old)], float(a["wall_seconds"]) + time.perf_counter() - began)

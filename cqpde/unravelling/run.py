@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..checkpoint import NoKeeper, keeper_of
 from ..coefficients import Point
+from ..communicator import require_communicator, shared_keeper, together
 from ..errors import CqpdeError, Interrupted, ModelError, OptionError, SolverError
 from ..initial import State
 from ..model import Model
@@ -20,6 +22,7 @@ from .kernels_statistics import all_finite
 from .plan import BATCH, CHUNK, COARSE, Part, Plan, Recorder
 from .prepare import prepare, threads_of
 from .schemes import METHODS
+from .sharing import Task, by_dask, by_processes, by_threads, follow, require_client, share_of_threads
 from .statistics import Snapshot, components, snapshot
 from .swarm import Noise, Swarm
 
@@ -50,6 +53,8 @@ def unravel(
     checkpoint: Any = None,
     checkpoint_every: float = 60.0,
     max_walltime: float | None = None,
+    comm: Any = None,
+    client: Any = None,
 ) -> xr.Dataset:
     r"""Unravel the master equation into classical-quantum trajectories :math:`(Z_t, \rho_t)` and gather their statistics.
 
@@ -98,6 +103,10 @@ def unravel(
         Show a progress bar in trajectories; default: only in a terminal.
     checkpoint, checkpoint_every, max_walltime
         As for :func:`cqpde.solve`: a folder from which :func:`cqpde.resume` goes on. A checkpoint is the sums of the chunks (of 4096) so far.
+    comm : mpi4py communicator, optional
+        Share the chunks between its processes: all call with the same arguments, the first gets the ensemble, the others None.
+    client : dask.distributed.Client, optional
+        Have the chunks done by its workers. In either way the bits are those of one process.
 
     Returns
     -------
@@ -130,11 +139,15 @@ def unravel(
     >>> bool(abs(ens.purity[-1] - 1) < 1e-10)
     True
     """
-    began = time.perf_counter()
+    began, many = time.perf_counter(), require_communicator(comm)
+    require_client(client, comm)
     seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if seed is None else seed
+    seed = comm.bcast(seed) if many else seed
     if not isinstance(moments or {}, Mapping):
         raise OptionError("moments", "must be a dict of callables", type(moments).__name__, "Write {'name': f}")
-    keeper, workers = keeper_of(checkpoint, checkpoint_every, max_walltime), threads_of(threads)
+    make = lambda: keeper_of(checkpoint, checkpoint_every, max_walltime)
+    keeper = shared_keeper(comm, make) if many and not isinstance(checkpoint, NoKeeper) else make()
+    workers = threads_of(share_of_threads(threads, comm))
     options = dict(
         trajectories=trajectories, seed=seed, method=method, dt=dt, bias=bias, state=state, store=store, stored=stored, arrivals=arrivals, field=field, check=check
     )
@@ -144,10 +157,11 @@ def unravel(
     if keeper.check is not None:
         keeper.check(plan)
     if not keeper.resumes:
-        checkpoints.begin(keeper, plan, options)
+        begin = lambda: checkpoints.begin(keeper, plan, options)
+        together(comm, begin) if many else begin()
     try:
         with graceful_signals(keeper.keeps):
-            parts = run_chunks(plan, 0, int(trajectories), workers, progress, keeper)
+            parts = run_chunks(plan, 0, int(trajectories), workers, progress, keeper, comm if many else None, client)
     except Interrupted:
         raise
     except CqpdeError:
@@ -155,6 +169,8 @@ def unravel(
         raise
     finally:
         keeper.close()
+    if many and comm.rank:
+        return None  # type: ignore[return-value]
     from .result import build
 
     return build(plan, parts, time.perf_counter() - began + keeper.before)
@@ -164,35 +180,51 @@ def unravel(
 FAR = 1e6
 
 
-def run_chunks(plan: Plan, first: int, trajectories: int, threads: int, progress: bool | None, keeper: NoKeeper | None = None) -> list[Part]:
-    """Run chunks ``first, first + 1, ...``; statistics are merged in chunk order, whatever order they finish in."""
+def run_chunks(
+    plan: Plan, first: int, trajectories: int, threads: int, progress: bool | None, keeper: NoKeeper | None = None, comm: Any = None, client: Any = None
+) -> list[Part]:  # fmt: skip
+    """Run chunks ``first, first + 1, ...``; statistics are merged in chunk order, whatever order they finish in, on the first of several processes."""
+    sizes = [min(CHUNK, trajectories - k) for k in range(0, trajectories, CHUNK)]
+    whole = [max(0, min(size, plan.stored - k * CHUNK)) if plan.store else 0 for k, size in enumerate(sizes)]
+    tasks: list[Task] = [(first + k, size, whole[k], k == 0) for k, size in enumerate(sizes)]
+    work, chunks, keeper = partial(run_chunk, plan), checkpoints.Chunks(plan, sizes), keeper or NoKeeper()
+
+    def begin() -> int:
+        keeper.attach(chunks)
+        if keeper.resumed is not None:
+            chunks.restore(keeper.resumed, _template(plan))
+        return chunks.count
+
+    if comm is None:
+        rest = tasks[begin() :]
+        _merge(chunks, rest, by_threads(work, rest, threads) if client is None else by_dask(work, rest, client), keeper, progress)
+        return [chunks.result()]
+    rest, failure = tasks[together(comm, begin) :], None
+    try:
+        if comm.rank:
+            follow(work, rest, threads, comm)
+        else:
+            _merge(chunks, rest, by_processes(work, rest, threads, comm), keeper, progress)
+    except Exception as error:
+        failure = error
+    told = comm.bcast(failure if failure is None or isinstance(failure, CqpdeError) else RuntimeError(str(failure)))
+    if told is not None:
+        raise failure or told
+    return [] if comm.rank else [chunks.result()]
+
+
+def _merge(chunks: checkpoints.Chunks, tasks: list[Task], parts: Iterator[Part], keeper: NoKeeper, progress: bool | None) -> None:
+    """Merge the parts of the tasks as they come, showing how far it is and keeping what was done."""
     from tqdm import tqdm
 
-    sizes = [min(CHUNK, trajectories - k) for k in range(0, trajectories, CHUNK)]
-    chunks, keeper = checkpoints.Chunks(plan, sizes), keeper or NoKeeper()
-    keeper.attach(chunks)
-    if keeper.resumed is not None:
-        chunks.restore(keeper.resumed, _template(plan))
-    done = chunks.count
-    flights: list[tuple[int, Future[Part]]] = []
+    total, done = sum(chunks.sizes), sum(chunks.sizes[: chunks.count])
     show = None if progress is None else not progress
-    with ThreadPoolExecutor(threads) as pool, tqdm(total=trajectories, unit="traj", disable=show, leave=False) as bar:
-        try:
-            bar.update(sum(sizes[:done]))
-            for k in range(done, len(sizes) + 2 * threads):
-                if k < len(sizes):
-                    whole = max(0, min(sizes[k], plan.stored - k * CHUNK)) if plan.store else 0
-                    flights.append((sizes[k], pool.submit(run_chunk, plan, first + k, sizes[k], whole, k == 0)))
-                if flights and (k >= done + 2 * threads - 1 or k >= len(sizes)):
-                    size, future = flights.pop(0)
-                    chunks.add(future.result())
-                    bar.update(size)
-                    keeper.recorded()
-                    keeper.offer(chunks.count, chunks.state)
-        finally:
-            for _, future in flights:
-                future.cancel()
-    return [chunks.result()]
+    with closing(parts), tqdm(total=total, initial=done, unit="traj", disable=show, leave=False) as bar:  # type: ignore[type-var]
+        for (_, size, _, _), part in zip(tasks, parts, strict=True):
+            chunks.add(part)
+            bar.update(size)
+            keeper.recorded()
+            keeper.offer(chunks.count, chunks.state)
 
 
 def _template(plan: Plan) -> Snapshot:

@@ -193,7 +193,7 @@ def _points(plan: Plan) -> list[float]:
 
 
 def resume_ensemble(
-    keeper: Keeper, model: Model | None, rho0: State | None, moments: Any, threads: int | None, progress: bool | None
+    keeper: NoKeeper, model: Model | None, rho0: State | None, moments: Any, threads: int | None, progress: bool | None, comm: Any = None
 ) -> xr.Dataset:
     """Go on with an ensemble from its last checkpoint; see :func:`cqpde.resume`."""
     from .run import unravel
@@ -217,7 +217,7 @@ def resume_ensemble(
     if again.coordinates != grid.names or fingerprint(again, grid, float(times[0]), float(times[-1])) != record.get("fingerprint"):
         raise ModelError("model", "must be the one that the ensemble was begun with", "other values of its coefficients", "Give the same model")
     keeper.check = lambda plan: _require_same(plan, points, arrays["rho"])
-    return unravel(again, stored, times, moments=moments, threads=threads, progress=progress, checkpoint=keeper, **options)
+    return unravel(again, stored, times, moments=moments, threads=threads, progress=progress, checkpoint=keeper, comm=comm, **options)
 
 
 def _state(made: dict[str, Any], grid: Any, rho: Array) -> State | None:
