@@ -48,6 +48,9 @@ WRITING = 1e7
 #: Values d^2 * batch * cells at most of the runs that measure a step.
 STEP_VALUES = 1 << 23
 
+#: Why the time of a shared run of the split route with step control is not told.
+OTHER_CONTROL = "not known: its step control is another one than that of one process"
+
 #: Steps of a run by which the cost of one is measured, where step control would choose others.
 EQUAL = 64
 
@@ -125,8 +128,8 @@ class Estimate:
 
     def _shared_rows(self, c: Cost) -> list[tuple[str, str]]:
         what = "step" if self.method == "split" else "application of the generator"
-        sent = f"{memory.size(c.traffic.sent)} to others" if c.traffic.sent else "nothing sent (one field in shared memory)" if c.ranks > 1 else "nothing sent"
-        total = f"about {_duration(c.total)}" if math.isfinite(c.total) else "not known: its step control is another one than that of one process"
+        sent = f"{memory.size(c.traffic.sent)} sent in {c.traffic.messages} messages" if c.traffic.sent else "nothing sent (one field in shared memory)" if c.ranks > 1 else "nothing sent"
+        total = f"about {_duration(c.total)}" if math.isfinite(c.total) else "not known: step control needs longer trials" if self.method == "fv" else OTHER_CONTROL
         return [
             ("processes", f"{c.ranks} on {c.machines} machine{'s' if c.machines > 1 else ''} like this one"),
             ("each, per step", f"{memory.size(c.traffic.touched)} touched, {sent}, {c.traffic.waits} waits"),
@@ -272,14 +275,15 @@ def _shared(
     dt = options.get("dt")
     at = times[0] + (np.array([0.0, length * min(1.0, trial.share)]) if dt is None else min(dt, length / 6) * np.array([0.0, 2.0, 6.0]))
     before = numba.get_num_threads()
-    seconds = []
+    seconds: dict[int, float] = {}
+    busy = min(-(-ranks // machines), cores)
     try:
-        for threads in (1, min(-(-ranks // machines), cores)):
+        for threads in {1, busy}:
             numba.set_num_threads(threads)
-            seconds.append(min(_per_step(model, some, at, options) for _ in range(3)) * cells / math.prod(small.shape))
+            seconds[threads] = min(_per_step(model, some, at, options) for _ in range(3)) * cells / math.prod(small.shape)
     finally:
         numba.set_num_threads(before)
-    one, several = seconds
+    one, several = seconds[1], seconds[busy]
     count = math.nan if own_steps or not trial.telling else steps / several
     if dt is not None and not own_steps:
         count = float(_equal_steps(times, dt) or 0)

@@ -2,16 +2,18 @@ r"""What a step of a shared run costs each process: bytes that its sweeps touch,
 
 With ``V`` the bytes of the state (8 d^2 per cell and state of the batch) and ``P`` processes on machines of ``c`` cores,
 
-.. math:: T = \frac{S_1}{s(\min(P', c))\,M} + \frac{B}{b} + w\,W,
+.. math:: T = \frac{S_1}{s(\min(P', c))\,M} + \frac{B}{b} + l\,N + w\,W,
 
 ``S_1`` the time of a step on one core and ``s`` the gain of several on this machine (both from trials, :mod:`cqpde.estimating`), ``P' = P/M`` processes on each of
-``M`` machines, ``B`` bytes sent by a process through a network of ``b`` bytes per second, ``W`` waits for other processes of ``w`` seconds each.
+``M`` machines, ``B`` bytes in ``N`` messages sent by a process through a network of ``b`` bytes per second and ``l`` seconds per message, ``W`` waits for other
+processes of ``w`` seconds each.
 
 ===============  ==================================================  ==============================================================
 per process      split, one step of the composition                  fv, one application of the generator
 ===============  ==================================================  ==============================================================
 bytes touched    :math:`2mV/P`, m parts in a symmetric step           :math:`5V/P` (two arrays read, one of them and a sum written)
 bytes sent       :math:`k(1 - 1/P)V/P`, k changes of the cut          :math:`2wV/n`, halos of w cells of an axis of n; remaps apart
+messages         :math:`k(P - 1)`                                    2
 waits            k, and four for what is looked at after a step       2
 ===============  ==================================================  ==============================================================
 
@@ -32,16 +34,20 @@ from .finite_volumes import halo_width, planned_cut
 #: by ``python -m validation.scaling --cost``.
 WAIT, CROWDED_WAIT = 5e-5, 2e-3
 
+#: Seconds per message between machines beside its bytes.
+LATENCY = 5e-6
+
 #: Waits of a step of the split route for what is looked at after it: finiteness, open ends, checkpoints.
 LOOKED_AT = 4
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes that a process touches and sends, and how often it waits for others, in one step (split) or application (fv)."""
+    """Bytes that a process touches and sends, in how many messages, and how often it waits for others, in one step (split) or application (fv)."""
 
     touched: float
     sent: float
+    messages: int
     waits: int
 
 
@@ -87,14 +93,14 @@ def split_traffic(structure: Structure, grid: Grid, state_bytes: float, ranks: i
     changes = sum(cuts[a] != cuts[b] for a, b in zip(order, [*order[1:], *order[:1]], strict=True))
     mine = state_bytes / ranks
     sent = 0.0 if shared else changes * (1.0 - 1.0 / ranks) * mine
-    return Traffic(2.0 * len(order) * mine, sent, (changes + LOOKED_AT) if ranks > 1 else 0)
+    return Traffic(2.0 * len(order) * mine, sent, 0 if shared else changes * (ranks - 1), (changes + LOOKED_AT) if ranks > 1 else 0)
 
 
 def fv_traffic(plan: Layout, grid: Grid, transport: str, state_bytes: float, ranks: int) -> Traffic:
     """Of one application of the finite-volume generator."""
     cut = planned_cut(plan, grid, transport)
     sent = 2.0 * halo_width(plan, transport, cut) * state_bytes / grid.shape[cut] if ranks > 1 else 0.0
-    return Traffic(5.0 * state_bytes / ranks, sent, 2 if ranks > 1 else 0)
+    return Traffic(5.0 * state_bytes / ranks, sent, *((2, 2) if ranks > 1 else (0, 0)))
 
 
 def cost(traffic: Traffic, ranks: int, machines: int, cores: int, one: float, gain: float, network: float, count: float) -> Cost:
@@ -114,6 +120,6 @@ def cost(traffic: Traffic, ranks: int, machines: int, cores: int, one: float, ga
         Steps or applications of the run.
     """
     crowded = ranks > cores * machines
-    sending = traffic.sent / network if machines > 1 else 0.0
+    sending = traffic.sent / network + traffic.messages * LATENCY if machines > 1 else 0.0
     computing, waiting = one / (gain * machines), traffic.waits * (CROWDED_WAIT if crowded else WAIT)
     return Cost(ranks, machines, traffic, one, computing, sending, waiting, count * (computing + sending + waiting))
