@@ -57,7 +57,7 @@ class Flow:
     def convolved(self, x: Array) -> bool:
         """Apply the multiplier to a large state (components, batch, *cells) by matrix products in place, if that is cheaper than transforms."""
         m = self.multiplier
-        if m is None or len(self.axes) != 1 or x.size <= SLAB or not Convolution.fits(m, x.shape[self.axes[0] + 2]):
+        if m is None or len(self.axes) != 1 or x.size <= SLAB or not Convolution.fits(x.shape[self.axes[0] + 2]):
             return False
         if self.convolution is None or not self.convolution.suits(x):
             self.convolution = Convolution.of(m, x, self.axes[0] + 1)

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from . import diagnostics, remap, selling, spectral, stencil
-from .circulant import apply_circulants
+from .circulant import apply_circulants, plan
 
 _done: set[tuple[str, bool]] = set()
 
@@ -69,7 +69,8 @@ def _split() -> None:
     spectral._multiply_lines(0, 1, *rest)
     spectral._multiply_parallel(*rest)
     none = _ints(0)
-    apply_circulants(np.ones((1, 4)), 4, 1, none, none, True, 1, none, none, none, none, np.zeros((1, 1, 2, 4)))
+    steps, roots, leaves, ends, _ = plan(4)
+    apply_circulants(np.ones((1, 4)), 4, 1, none, none, none, True, 1, none, none, none, none, np.zeros((1, 1, 1, 4, 1)), steps, roots, leaves, ends)
     m = np.zeros((1, 3, 3), dtype=complex)
     spectral.exponentials(m, m.copy())
     x = np.ones((1, 5))
