@@ -179,8 +179,7 @@ class Composition:
             if flow.multiplier is not None and not (tails is None and flow.convolved(x)):
                 apply_multiplier(x, flow.multiplier, self.grid, flow.axes, tails, numba.get_num_threads())
             if flow.local is not None:
-                flat = x.reshape(x.shape[0], -1)
-                flat[...] = flow.local.apply(flat, x.shape[1])
+                flow.local.apply_in_place(x.reshape(x.shape[0], -1), x.shape[1])
 
     def open_ends(self, t: float, dt: float) -> OpenEnds:
         """What a step from ``t`` may carry beyond the open ends."""

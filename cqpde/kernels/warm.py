@@ -68,6 +68,7 @@ def _split() -> None:
     rest = (z, z.copy(), _ints(5), _ints(0), _ints(0), _ints(0), none, np.ones(1, dtype=complex))
     spectral._multiply_lines(0, 1, *rest)
     spectral._multiply_parallel(*rest)
+    spectral.multiply_in_place(np.ones((1, 5)), _ints(5), _ints(0), _ints(0), _ints(0), none, np.ones(1))
     none = _ints(0)
     steps, roots, leaves, ends, _ = plan(4)
     apply_circulants(np.ones((1, 4)), 4, 1, none, none, none, True, 1, none, none, none, none, np.zeros((1, 1, 1, 4, 1)), steps, roots, leaves, ends)
