@@ -88,6 +88,7 @@ class SolverTable(_Table):
     save: list[str] | None = None
     frames: list[float] | None = None
     grid_error: bool = True
+    precision: str = "double"
 
 
 class File(_Table):

@@ -23,10 +23,10 @@ class Recorder:
     """Collects frames, escaped matrices, diagnostics and saved observables while a run goes on."""
 
     def __init__(
-        self, grid: Grid, dim: int, batch: int, times: Array, kept: Array, savers: dict[str, Callable[..., Any]]
+        self, grid: Grid, dim: int, batch: int, times: Array, kept: Array, savers: dict[str, Callable[..., Any]], dtype: Any = np.float64
     ) -> None:
         self.grid, self.dim, self.batch, self.times, self.kept, self.savers = grid, dim, batch, times, kept, savers
-        self.rho = np.empty((len(kept), batch, dim, dim, *grid.shape), dtype=complex)
+        self.rho = np.empty((len(kept), batch, dim, dim, *grid.shape), dtype=np.result_type(dtype, np.complex64))
         self.escaped = np.empty((len(times), batch, 2 * grid.ndim, dim, dim), dtype=complex)
         self.diagnostics: dict[str, Array] = {
             name: np.full(self._shape(name), np.nan)
@@ -83,7 +83,7 @@ class Recorder:
         if not len(match) and not self.savers:
             self.seconds += time.perf_counter() - now
             return
-        rho = self.rho[match[0]] if len(match) else np.empty((self.batch, self.dim, self.dim, *cells), dtype=complex)
+        rho = self.rho[match[0]] if len(match) else np.empty((self.batch, self.dim, self.dim, *cells), dtype=self.rho.dtype)
         for b in range(self.batch):
             one = np.ascontiguousarray(x[:, b]).reshape(self.dim**2, -1)
             matrices(one, rho[b].reshape(self.dim, self.dim, -1))
@@ -96,7 +96,7 @@ class Recorder:
     def _at_ends(self, diagonal: Array) -> Array:
         """Probability in the outermost cells of each end, from the diagonal (d, *cells)."""
         places = [(i, place) for i, axis in enumerate(self.grid.axes) for place in (0, axis.n - 1)]
-        return np.array([float(np.take(diagonal, place, axis=i + 1).sum()) for i, place in places]) * self.grid.cell_volume
+        return np.array([float(np.take(diagonal, place, axis=i + 1).sum(dtype=float)) for i, place in places]) * self.grid.cell_volume
 
     def part(self, start: int, stop: int) -> tuple[dict[str, Array], dict[str, Any]]:
         """Outputs ``start <= k < stop`` as arrays, for a checkpoint."""

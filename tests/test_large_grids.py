@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import netCDF4
 import numba
 import numpy as np
 import pytest
 
+import cqpde as cq
 from cqpde.channels.convolution import Convolution
 from cqpde.channels.spectral import Multiplier
+from cqpde.cli import main
+from cqpde.components import to_components, trace_norm_bound
 from cqpde.kernels.circulant import plan, residues
+from validation import four_dimensions
+
+from . import models
+from .interrupted import assert_same_bits, stopped_and_resumed
 
 
 def sweep(x, kernels, axis, depends):
@@ -62,3 +72,91 @@ def test_the_same_bits_for_any_threads_and_any_part_of_the_lines():
         numba.set_num_threads(most)
     assert np.array_equal(sweep(np.ascontiguousarray(x[:, 100:171]), kernels, 0, []), whole[:, 100:171])
     assert np.array_equal(sweep(np.ascontiguousarray(x.T), kernels, 1, []).T, whole)
+
+
+def diosi(cells=(80, 112)):
+    case = models.linear_diosi()
+    return case.model, case.start(cq.Grid(q=(-6, 6, cells[0]), p=(-9, 9, cells[1])))
+
+
+def distance(a, b):
+    """Bound of the integrated trace norm of the difference of the last frames."""
+    x, y = (to_components(s.rho.values[-1].astype(complex)) for s in (a, b))
+    return trace_norm_bound((x - y).reshape(len(x), -1), 1, a.cq.grid.cell_volume)
+
+
+@pytest.mark.parametrize("make", [diosi, lambda: three_levels(40, 48), lambda: oscillator()])
+def test_single_precision_is_that_of_its_numbers(make):
+    """Against the same run in double precision: round-off per step as stated (and there), trace far inside its bound; couplings, local terms, contractions."""
+    model, rho0 = make()
+    runs = {p: cq.solve(model, rho0, [0, 0.5], dt=0.01, precision=p, tol=0.3) for p in ("double", "single")}
+    steps, error = float(runs["single"].steps[-1]), distance(runs["double"], runs["single"])
+    assert runs["single"].rho.dtype == np.complex64 and runs["double"].rho.dtype == np.complex128
+    assert 1e-9 * steps < error < 3e-7 * steps
+    total = runs["single"].trace + runs["single"].escaped_probability
+    assert 1e-13 < float(np.abs(total - total[0]).max()) < 5e-6
+    assert float(runs["single"].time_error[-1]) == pytest.approx(float(runs["double"].time_error[-1]), abs=3e-7 * steps)
+    # observables are sums in double precision
+    assert float(runs["single"].cq.expect(np.eye(model.dim))[-1]) == pytest.approx(float(runs["single"].trace[-1]), abs=1e-13)
+
+
+def three_levels(nx, ny):
+    l = np.array([[0, 1, 0.2j], [0, 0.5, 1], [0, 0, -1]])
+    model = cq.Model(("x", "y"), 3, H=np.diag([1.0, 0, -1]), L=[l], D0="saturated", D1=[[0.0], [0.6]], D2={"y": 0.3}, D1C=[lambda z: np.sin(z.y), 0.0])
+    return model, cq.gaussian(cq.Grid(x=(-4, 4, nx), y=(-5, 5, ny)), 0.0, 0.5, np.diag([0.5, 0.3, 0.2]))
+
+
+def oscillator():
+    """A trap with friction and noise (contraction), tunnelling that depends on q (local terms)."""
+    model = cq.Model(
+        ("q", "p"), 2, H=lambda z: [[z.q, 0.5 + 0.1 * z.q], [0.5 + 0.1 * z.q, -z.q]], L=[cq.sigmaz()], D0="saturated", D1={"p": [0.3]}, D2={"p": 0.4},
+        D1C={"q": lambda z: z.p, "p": lambda z: -z.q - 0.5 * z.p},
+    )  # fmt: skip
+    return model, cq.gaussian(cq.Grid(q=(-6, 6, 64), p=(-8, 8, 96)), 0.0, 0.6, cq.ket("+"))
+
+
+def mass(n):
+    """The test mass of validation/four_dimensions.py."""
+    return four_dimensions.model(), cq.gaussian(four_dimensions.grid(n), {"y": -0.5}, {"x": 0.2, "y": 0.2, "vx": 0.55, "vy": 0.55}, cq.ket("+"))
+
+
+@pytest.mark.filterwarnings("ignore::cqpde.CqpdeWarning")
+def test_single_precision_takes_half_the_memory_and_says_so():
+    """Counted allocation by allocation: no array of the state's size is promoted."""
+    model, rho0 = mass(32)
+    peaks, options = {}, dict(dt=0.01, tol=0.5)
+    for precision in ("double", "single"):
+        cq.solve(*mass(12), [0, 0.02], **options, precision=precision, force=True)  # compiled
+        tracemalloc.start()
+        cq.solve(model, rho0, [0, 0.02], **options, precision=precision)
+        peaks[precision] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert 0.45 < peaks["single"] / peaks["double"] < 0.6
+    small = {p: cq.estimate(*mass(12), [0, 0.02], **options, precision=p) for p in peaks}
+    assert small["single"].bytes_state == 0.5 * small["double"].bytes_state and small["single"].bytes_frames == 0.5 * small["double"].bytes_frames
+    assert small["double"].bytes_work - small["single"].bytes_work > 2 * small["single"].bytes_state
+
+
+def test_single_precision_in_files_checkpoints_and_on_the_command_line(tmp_path):
+    path = str(tmp_path / "a.nc")
+    assert main(["run", "linear_diosi", "--dt", "0.05", "--precision", "single", "--cells", "q=48", "--cells", "p=64", "--tol", "0.1", "-q", "-o", path]) == 0
+    with netCDF4.Dataset(path) as stored:
+        assert {stored[name].dtype for name in ("rho_re", "rho_im", "density")} == {np.dtype("f4")} and stored.precision == "single"
+    sol = cq.load(path)
+    assert sol.rho.dtype == np.complex64 and cq.load(path, lazy=True).rho.dtype == np.complex64
+    model, rho0 = diosi((48, 64))
+    begin = lambda **keys: cq.solve(model, rho0, sol.t.values, dt=0.05, tol=0.1, precision="single", **keys)
+    again, rounds = stopped_and_resumed(begin, tmp_path / "run", 7)
+    assert rounds == 1 and again.attrs["precision"] == "single" and again.rho.dtype == np.complex64
+    assert_same_bits(again, begin())
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"precision": "single"}, "precision"), ({"precision": "half", "dt": 0.1}, "precision"), ({"precision": "single", "method": "fv"}, "precision"),
+     ({"precision": "single", "dt": 0.1, "method": "fv"}, "dt"), ({"precision": 4, "dt": 0.1}, "precision")],
+)  # fmt: skip
+def test_single_precision_elsewhere_is_refused_by_name(options, name):
+    with pytest.raises(cq.OptionError) as refused:
+        cq.solve(*diosi((48, 64)), [0, 0.1], **options)
+    assert refused.value.argument == name

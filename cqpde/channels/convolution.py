@@ -128,7 +128,8 @@ class Convolution:
         for k, start in enumerate(first):
             for chunk in range(out.shape[1]):
                 here = side[chunk * width : (chunk + 1) * width]
-                out[k, chunk, :, : len(here)] = residues(np.fft.irfft(self.multiplier.table[base + start + here[None, :] + modes[:, None]], n, axis=0))
+                table = self.multiplier.table[base + start + here[None, :] + modes[:, None]].astype(complex, copy=False)
+                out[k, chunk, :, : len(here)] = _rounded(residues(np.fft.irfft(table, n, axis=0)), plan(n)[2][0, 2], self.dtype)
         return out
 
     def apply(self, x: Array) -> None:
@@ -142,6 +143,14 @@ class Convolution:
         roots, ends = roots.astype(x.dtype), ends.astype(x.dtype)
         for members, row, col, which, tables in self._sets:
             apply_circulants(flat, n, step, begin + outer, block, lanes, contiguous, width, members, row, col, which, tables, steps, roots, leaves, ends)
+
+
+def _rounded(table: Array, first: int, dtype: Any) -> Array:
+    """Residues in another precision; of the ``first`` rows, whose sum is the factor of the sum over a line, the smallest entry takes what rounding left."""
+    out = table.astype(dtype)
+    smallest = np.argmin(np.abs(table[:first]), axis=0), np.arange(table.shape[1])
+    out[smallest] += table[:first].sum(axis=0) - out[:first].sum(axis=0, dtype=float)
+    return np.asarray(out)
 
 
 def _apart(x: Array) -> tuple[int, ...]:

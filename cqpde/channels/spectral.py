@@ -290,7 +290,7 @@ def record_tails(hat: Array, grid: Grid, axes: tuple[int, ...], tails: list[floa
         low = int(np.ceil((1.0 - TAIL) * (n // 2)))
         band = [slice(None)] * hat.ndim
         band[i + 2] = slice(low, None) if i == axes[-1] else slice(low, n - low + 1)
-        part = hat[tuple(band)]
+        part = hat[tuple(band)].astype(complex, copy=False)
         weight = 2.0 if i == axes[-1] else 1.0
         if len(axes) > 1 and i != axes[-1]:
             weight = 2.0  # the other half of the last axis

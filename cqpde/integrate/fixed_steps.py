@@ -65,8 +65,8 @@ def fixed_steps(
     else:
         saved = keeper.resumed
         first, fine, done = saved.count("index", 1, len(times)), saved.count("fine", 0, 1), saved.count("done", 0, max(counts))
-        rough = None if composition.exact or first == len(times) else saved.array("rough", *x.shape)
-        x, escaped, progress = saved.array("x", *x.shape), saved.array("escaped", *escaped.shape), Progress(**saved.fields("progress", progress))
+        rough = None if composition.exact or first == len(times) else saved.array("rough", *x.shape, dtype=x.dtype)
+        x, escaped, progress = saved.array("x", *x.shape, dtype=x.dtype), saved.array("escaped", *escaped.shape), Progress(**saved.fields("progress", progress))
     for index, ((start, end), count) in enumerate(zip(pairwise(times[first - 1 :]), counts[first - 1 :], strict=True), start=first):
         t, length = float(start), float(end - start)
         if not fine and not done:
@@ -112,7 +112,7 @@ def difference(x: Array, y: Array, volume: float) -> float:
     worst, each = 0.0, max(1, COMPARED // x.shape[0])
     for k in range(x.shape[1]):
         parts = range(0, a.shape[2], each)
-        worst = max(worst, sum(trace_norm_bound(a[:, k, i : i + each] - b[:, k, i : i + each], 1, volume) for i in parts))
+        worst = max(worst, sum(trace_norm_bound(np.subtract(a[:, k, i : i + each], b[:, k, i : i + each], dtype=float), 1, volume) for i in parts))
     return worst
 
 
@@ -122,6 +122,6 @@ def edge_content(x: Array, grid: Grid, dim: int) -> float:
     for i, axis in enumerate(grid.axes):
         if not axis.periodic:
             for place in (0, axis.n - 1):
-                f = np.take(x[:dim], place, axis=i + 2).sum(axis=0)
+                f = np.take(x[:dim], place, axis=i + 2).sum(axis=0, dtype=float)
                 worst = max(worst, float(np.abs(f).reshape(f.shape[0], -1).sum(axis=1).max()))
     return worst * grid.cell_volume
