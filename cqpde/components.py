@@ -157,6 +157,11 @@ def half_widths(s: Array) -> tuple[float, float]:
     return 0.5 * float(np.max(real)), float(np.max(imaginary))
 
 
+def norms(components: int) -> Array:
+    """Trace norm of a matrix of which one component is one and the others are zero, per component."""
+    return np.where(np.arange(components) < int(round(components**0.5)), 1.0, 2.0)
+
+
 def trace_norm_bound(x: Array, batch: int, volume: float) -> float:
     """Largest over the batch of ``sqrt(d) sum_cells |x|_Frobenius volume``, an upper bound of the integrated trace norm."""
     d, x = int(round(x.shape[0] ** 0.5)), x.astype(float, copy=False)

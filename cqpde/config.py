@@ -89,6 +89,7 @@ class SolverTable(_Table):
     frames: list[float] | None = None
     grid_error: bool = True
     precision: str = "double"
+    skip_below: float = 0.0
 
 
 class File(_Table):

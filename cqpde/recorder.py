@@ -33,7 +33,7 @@ class Recorder:
             for name in dataset.DIAGNOSTICS
         }
         self._saved: dict[str, list[Any]] = {name: [] for name in savers}
-        self.applications = 0
+        self.applications, self.skipped = 0, 0.0
         self.seconds = 0.0
         self.total, self.count = len(times), 0
 
@@ -70,7 +70,7 @@ class Recorder:
             d["edge_probability"][k, b] = max(float(ends[open_ends].sum()), frame.progress.edge)
         p = frame.progress
         for name, value in (
-            ("time_error", p.time_error),
+            ("time_error", p.time_error + p.skipped),
             ("grid_error", np.nan if p.tail is None else p.tail),
             ("dt", p.dt),
             ("steps", p.steps),
@@ -78,7 +78,7 @@ class Recorder:
         ):
             d[name][k] = value
         d["wall_seconds"][k] = now - began
-        self.applications = p.applications
+        self.applications, self.skipped = p.applications, p.skipped
         match = np.flatnonzero(self.kept == frame.t)
         if not len(match) and not self.savers:
             self.seconds += time.perf_counter() - now
@@ -105,7 +105,7 @@ class Recorder:
         saved: dict[str, list[Any]] = {}
         for name, values in self._saved.items():
             saved[name] = [_packed(values[k], f"saved {name} {k}", arrays) for k in range(start, stop)]
-        return arrays, {"saved": saved, "applications": self.applications}
+        return arrays, {"saved": saved, "applications": self.applications, "skipped": self.skipped}
 
     def size(self, start: int, stop: int) -> int:
         """Bytes of the fields among them."""
@@ -130,7 +130,7 @@ class Recorder:
             if len(entries) != stop - start:
                 raise ValueError(f"saved {name}: {len(entries)} values")
             values += [_unpacked(entry, f"saved {name} {start + k}", arrays) for k, entry in enumerate(entries)]
-        self.applications, self.count = int(record["applications"]), stop
+        self.applications, self.skipped, self.count = int(record["applications"]), float(record["skipped"]), stop
 
     def columns(self) -> list[str]:
         """Names of the diagnostics of a line."""

@@ -72,6 +72,7 @@ class Problem:
     dt: float | None = None
     keeper: NoKeeper = field(default_factory=NoKeeper)
     precision: str = "double"
+    skip_below: float = 0.0
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -117,6 +118,7 @@ class Run:
     cells: str = "as given"
     peclet: float = 0.0
     tolerated: float = 0.0
+    skipped: float = 0.0
 
     @property
     def resolved(self) -> bool:
@@ -192,14 +194,15 @@ def _run_fixed(problem: Problem, route: Route, x: Array, savers: dict[str, Any])
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = _bar(problem)
     composition = _composition(problem, problem.grid, structure)
-    frames = fixed_steps(composition, problem.model.dim, turned(x, structure.basis, False), problem.times, problem.dt, report, problem.keeper)
+    frames = fixed_steps(composition, problem.model.dim, turned(x, structure.basis, False), problem.times, problem.dt, report, problem.keeper, problem.skip_below)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, _watched(frames, np.inf), savers, UNPHYSICAL, seconds)
     close()
     return Run(
         route, recorder, transport="spectral", positivity="to the size of the errors",
         integration=f"symmetric composition of order 2, fixed steps of at most {problem.dt:g}", exactly_positive=False, linear=True, seconds=seconds,
-        tolerated=10.0 * (problem.tol + sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))),
+        tolerated=10.0 * (problem.tol + recorder.skipped + sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))),
+        skipped=recorder.skipped,
     )  # fmt: skip
 
 

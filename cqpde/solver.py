@@ -54,6 +54,7 @@ def solve(
     dt_max: float | None = None,
     dt: float | None = None,
     precision: str = "double",
+    skip_below: float = 0.0,
     save: Mapping[str, Any] | Sequence[str] | None = None,
     frames: Any = None,
     grid_error: bool = True,
@@ -106,6 +107,10 @@ def solve(
         Of the state, with ``dt``: ``"single"`` keeps state, tables and frames (complex64) in half the memory, and sums are taken in double. Its
         round-off is about 3e-7 per step in integrated trace norm; trace and escaped probability may then drift by 1e-4 (in double precision by 1e-9)
         before the run is stopped.
+    skip_below : float
+        With ``dt``, for large states: lines whose numbers are all smaller than this, relative to the largest at the start, are left as they are in a
+        kick or stream (in blocks of up to 256 lines). Their trace is kept; twice their integrated trace norm, summed over all sweeps, is added to
+        ``time_error`` and stands in the attribute ``skipped_error``. The default skips none.
     save : sequence of str or dict, optional
         Observables to keep at every time in ``t``: names of ``.cq`` methods with arguments behind (``"density"``, ``"marginal q"``,
         ``"entropy mutual"``, ``"expect q*sigmaz"``, ``"conditional_state q=0:1"``), or ``{"name": text or callable(snapshot)}``, the
@@ -173,6 +178,11 @@ def solve(
     if progress is not None:
         require_flag("progress", progress)
     many = require_communicator(comm)
+    if not is_number(skip_below) or not 0 <= skip_below < 1:
+        raise OptionError("skip_below", "must be a number in [0, 1)", repr(skip_below), "Try 1e-12")
+    if skip_below and (dt is None or many):
+        where, given = ("in equal steps (dt=)", "no dt") if dt is None else ("of one process", f"{comm.size} processes")
+        raise OptionError("skip_below", f"belongs to runs {where}", given, "Give dt=, or leave skip_below out" if dt is None else "Leave comm or skip_below out")
     if precision == "single" and (dt is None or many):
         where, given = ("in equal steps (dt=)", "no dt") if dt is None else ("of one process", f"{comm.size} processes")
         raise OptionError("precision", f"'single' belongs to runs {where}", given, "Give dt=, or leave precision out" if dt is None else "Leave comm or precision out")
@@ -188,7 +198,7 @@ def solve(
     margin = min(model.check(grid, at, check) for at in probes)
     problem = Problem(
         model, grid, states, times, probes, float(tol), min(survey.longest, _longest(times, dt_max)), survey.jumps, _mode(model, check), progress,
-        kept_times, dt, keeper, precision,
+        kept_times, dt, keeper, precision, float(skip_below),
     )  # fmt: skip
     savers = savers_of(save, grid, model)
     x = problem.components()
@@ -206,7 +216,7 @@ def solve(
     if not keeper.resumes:
         options = dict(
             tol=tol, method=method, positivity=positivity, transport=transport, dt_max=dt_max, dt=dt, save=save, frames=frames,
-            grid_error=grid_error, check=check, precision=precision,
+            grid_error=grid_error, check=check, precision=precision, skip_below=skip_below,
         )  # fmt: skip
         begin = lambda: stored_run.begin(keeper, problem, route, single, options, start, coarse)
         together(comm, begin) if many else begin()
@@ -243,6 +253,7 @@ def solve(
         "tol": float(tol),
         **({} if dt is None else {"dt_fixed": float(dt)}),
         "precision": precision,
+        **({"skip_below": float(skip_below), "skipped_error": run.skipped} if skip_below else {}),
         "positivity_margin": margin,
         "largest_peclet": run.peclet,
         **found,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import warnings
 
 import netCDF4
 import numba
@@ -14,6 +15,7 @@ from cqpde.channels.convolution import Convolution
 from cqpde.channels.spectral import Multiplier
 from cqpde.cli import main
 from cqpde.components import to_components, trace_norm_bound
+from cqpde.errors import OptionError
 from cqpde.kernels.circulant import plan, residues
 from validation import four_dimensions
 
@@ -157,6 +159,74 @@ def test_single_precision_in_files_checkpoints_and_on_the_command_line(tmp_path)
      ({"precision": "single", "dt": 0.1, "method": "fv"}, "dt"), ({"precision": 4, "dt": 0.1}, "precision")],
 )  # fmt: skip
 def test_single_precision_elsewhere_is_refused_by_name(options, name):
-    with pytest.raises(cq.OptionError) as refused:
+    with pytest.raises(OptionError) as refused:
         cq.solve(*diosi((48, 64)), [0, 0.1], **options)
     assert refused.value.argument == name
+
+
+@pytest.fixture(scope="module")
+def whole_mass():
+    return skipped(0.0)
+
+
+def skipped(threshold, **options):
+    model, rho0 = mass(24)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cq.CqpdeWarning)
+        return cq.solve(model, rho0, [0, 0.04], dt=0.01, tol=0.5, skip_below=threshold, **options)
+
+
+@pytest.mark.parametrize("threshold", [1e-14, 1e-10, 1e-7, 1e-4])
+def test_skipped_lines_are_within_what_the_run_states(threshold, whole_mass):
+    """Stated error: above the distance from a run that skips nothing, and of its kind; the trace is kept; stated error inside time_error."""
+    sol = skipped(threshold)
+    measured, stated = distance(sol, whole_mass), sol.attrs["skipped_error"]
+    assert 0 < measured < stated < 1e3 * measured
+    assert stated < 1e5 * threshold
+    assert abs(float(sol.trace[-1] - sol.trace[0])) < 1e-14
+    assert float(sol.time_error[-1] - stated) == pytest.approx(float(whole_mass.time_error[-1]), abs=2 * stated + 1e-15)
+
+
+def test_skipping_gives_the_same_bits_on_any_threads_and_when_resumed(tmp_path):
+    whole, most = skipped(1e-7), numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        assert_same_bits(skipped(1e-7), whole)
+    finally:
+        numba.set_num_threads(most)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cq.CqpdeWarning)
+        again, rounds = stopped_and_resumed(lambda **keys: skipped(1e-7, **keys), tmp_path / "run", 4)
+    assert rounds == 1 and again.attrs["skipped_error"] == whole.attrs["skipped_error"]
+    assert_same_bits(again, whole)
+
+
+def test_a_skipped_line_is_untouched_and_others_are_not():
+    """Of 300 lines in blocks, those that are small all over are left to the last bit, and counted; a NaN is not small."""
+    x = np.ones((64, 300))
+    x[:, 150:] = 1e-9 * np.random.default_rng(1).standard_normal((64, 150))
+    kernel = np.zeros(64)
+    kernel[1] = 1.0
+    strides, zero = np.array([[0, 1, 0]], dtype=np.int64), np.zeros(1, dtype=np.int64)
+    multiplier = Multiplier((0,), zero, zero, zero, strides, np.fft.rfft(kernel))
+
+    def swept(field, threshold):
+        y = field[None, None].copy()
+        left = Convolution.of(multiplier, y, 1).apply(y, threshold)
+        return y[0, 0], left
+
+    y, left = swept(x, 1e-6)
+    assert np.array_equal(y[:, 150:], x[:, 150:]) and left == pytest.approx(np.abs(x[:, 150:]).sum(), rel=1e-12)
+    y, left = swept(x, 1e-12)
+    assert left == 0.0 and np.allclose(y, np.roll(x, 1, axis=0), atol=1e-14)
+    x[5, 200] = np.nan
+    y, left = swept(x, 1e-6)
+    assert left == 0.0 and np.isnan(y[:, 200]).all()
+
+
+@pytest.mark.parametrize("value", [-1e-9, 1.0, float("nan"), "much", None, True])
+def test_skip_below_is_a_part_of_the_largest_and_belongs_to_equal_steps(value):
+    for options, name in (({"dt": 0.1, "skip_below": value}, "skip_below"), ({"skip_below": 1e-9}, "skip_below")):
+        with pytest.raises(OptionError) as refused:
+            cq.solve(*diosi((48, 64)), [0, 0.1], **options)
+        assert refused.value.argument == name

@@ -54,18 +54,18 @@ class Flow:
     local: Stencil | None = None
     convolution: Convolution | None = None
 
-    def convolved(self, x: Array) -> bool:
+    def convolved(self, x: Array, threshold: float = 0.0) -> float | None:
         """Apply the multiplier to a large state (components, batch, *cells) in one sweep in place, if its lines can be split.
 
-        In single precision to a small one too: the factor 1/n of a transform back, rounded, is a drift of the trace.
+        In single precision to a small one too: the factor 1/n of a transform back, rounded, is a drift of the trace. Returns what
+        :meth:`Convolution.apply` does, and None where nothing was done.
         """
         m = self.multiplier
         if m is None or len(self.axes) != 1 or (x.size <= SLAB and x.dtype == np.float64) or not Convolution.fits(x.shape[self.axes[0] + 2]):
-            return False
+            return None
         if self.convolution is None or not self.convolution.suits(x):
             self.convolution = Convolution.of(m, x, self.axes[0] + 1)
-        self.convolution.apply(x)
-        return True
+        return self.convolution.apply(x, threshold)
 
     def rounded(self, dtype: Any) -> Flow:
         """The same with tables in the precision of the state."""
@@ -115,6 +115,10 @@ class Composition:
         Time spent in building flows.
     dtype : dtype
         Precision of the state; tables are built in double precision and kept in this one.
+    skip_below : float
+        Kicks and streams of large states leave lines as they are that have no number of this magnitude.
+    left_out : float
+        Integrated trace norm (a bound of it) of what was left so, summed over sweeps.
     """
 
     model: Model
@@ -125,6 +129,8 @@ class Composition:
     known: Known = field(default_factory=Known)
     seconds_setup: float = 0.0
     dtype: Any = np.float64
+    skip_below: float = 0.0
+    left_out: float = 0.0
 
     @property
     def exact(self) -> bool:
@@ -193,8 +199,11 @@ class Composition:
                     record_tails(transform(x, (flow.lines.axis + 2,), 1), self.grid, (flow.lines.axis,), tails)
                 if gone is not None:
                     escaped[:, 2 * flow.lines.axis : 2 * flow.lines.axis + 2] += gone
-            if flow.multiplier is not None and not (tails is None and flow.convolved(x)):
-                apply_multiplier(x, flow.multiplier, self.grid, flow.axes, tails, numba.get_num_threads())
+            if flow.multiplier is not None:
+                content = flow.convolved(x, self.skip_below) if tails is None else None
+                if content is None:
+                    content = apply_multiplier(x, flow.multiplier, self.grid, flow.axes, tails, numba.get_num_threads(), self.skip_below)
+                self.left_out += content * self.grid.cell_volume
             if flow.local is not None:
                 flow.local.apply_in_place(x.reshape(x.shape[0], -1), x.shape[1])
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..components import norms
 from ..kernels.circulant import apply_circulants, plan, residues
 from .commuting import connected
 from .spectral import Multiplier
@@ -123,17 +124,29 @@ class Convolution:
         blocks = [i for i in self._depends if i not in lanes]
         first, side = (_grid_sum([self.shape[i] for i in some], [strides[i] for i in some]) for some in (blocks, lanes))
         width = width if lanes else 1
-        modes = strides[self.axis] * np.arange(n // 2 + 1)
         out = np.zeros((len(first), -(-len(side) // width), n, width), dtype=self.dtype)
+        if not lanes:
+            for k in range(0, len(first), MOST):
+                out[k : k + MOST, 0, :, 0] = self._residues(base + first[k : k + MOST], strides).T
+            return out
         for k, start in enumerate(first):
             for chunk in range(out.shape[1]):
                 here = side[chunk * width : (chunk + 1) * width]
-                table = self.multiplier.table[base + start + here[None, :] + modes[:, None]].astype(complex, copy=False)
-                out[k, chunk, :, : len(here)] = _rounded(residues(np.fft.irfft(table, n, axis=0)), plan(n)[2][0, 2], self.dtype)
+                out[k, chunk, :, : len(here)] = self._residues(base + start + here, strides)
         return out
 
-    def apply(self, x: Array) -> None:
-        """Apply to the state ``x`` (components, batch, *cells), contiguous or a slab of such a one, in place."""
+    def _residues(self, begin: Array, strides: tuple[int, ...]) -> Array:
+        """Residues (n, count) of the matrices whose coefficients begin at ``begin`` in the table, in the precision of the state."""
+        n = self.shape[self.axis]
+        table = self.multiplier.table[begin + strides[self.axis] * np.arange(n // 2 + 1)[:, None]].astype(complex, copy=False)
+        return _rounded(residues(np.fft.irfft(table, n, axis=0)), plan(n)[2][0, 2], self.dtype)
+
+    def apply(self, x: Array, threshold: float = 0.0) -> float:
+        """Apply to the state ``x`` (components, batch, *cells), contiguous or a slab of such a one, in place.
+
+        Lines that are done at once and have no number of the magnitude ``threshold`` are left as they are; returns a bound of the sum of the trace
+        norms of their cells.
+        """
         whole = x if x.flags.c_contiguous else x.base
         assert whole is not None and whole.flags.c_contiguous and whole.shape[0] == x.shape[0]
         begin = (x.ctypes.data - whole.ctypes.data) // x.itemsize
@@ -141,8 +154,15 @@ class Convolution:
         outer, block, lanes, contiguous, width = self._places
         steps, roots, leaves, ends, _ = plan(n)
         roots, ends = roots.astype(x.dtype), ends.astype(x.dtype)
+        weights, content = norms(len(flat)), 0.0
         for members, row, col, which, tables in self._sets:
-            apply_circulants(flat, n, step, begin + outer, block, lanes, contiguous, width, members, row, col, which, tables, steps, roots, leaves, ends)
+            left_out = np.zeros(len(outer) * -(-len(lanes) // width))
+            apply_circulants(
+                flat, n, step, begin + outer, block, lanes, contiguous, width, members, row, col, which, tables, steps, roots, leaves, ends,
+                x.dtype.type(threshold), weights[members], left_out,
+            )  # fmt: skip
+            content += float(left_out.sum())
+        return content
 
 
 def _rounded(table: Array, first: int, dtype: Any) -> Array:

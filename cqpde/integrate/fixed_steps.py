@@ -34,7 +34,7 @@ COMPARED = 1 << 20
 
 def fixed_steps(
     composition: Composition, dim: int, x: Array, times: Array, dt: float, report: Callable[[float], None],
-    keeper: NoKeeper | None = None,
+    keeper: NoKeeper | None = None, skip_below: float = 0.0,
 ) -> Iterator[Frame]:  # fmt: skip
     """Yield a frame at every one of ``times``.
 
@@ -46,6 +46,9 @@ def fixed_steps(
         Step; the actual one is the next smaller of which an even number fills the gap (one step where that has no time error).
     keeper : NoKeeper, optional
         Is offered the states after every step; where it resumes a run, only the frames that are left are yielded.
+    skip_below : float
+        Lines of a large state whose numbers are all smaller than this, relative to the largest at the start, are left as they are in a sweep. Twice their
+        integrated trace norm, summed over sweeps, is ``progress.skipped``.
 
     Raises
     ------
@@ -56,6 +59,7 @@ def fixed_steps(
     counts = [1 if composition.exact else 2 * int(np.ceil(0.5 * gap / dt - 1e-9)) for gap in np.diff(times)]
     batch, volume = x.shape[1], grid.cell_volume
     escaped = np.zeros((batch, 2 * grid.ndim, x.shape[0]))
+    composition.skip_below = skip_below * float(max(x.max(), -x.min()))
     progress, first, fine, done = Progress(tail=0.0), 1, 0, 0  # fine: the twin has come to the next output; done: steps since the last one
     rough: Array | None
     if keeper.resumed is None:
@@ -79,11 +83,13 @@ def fixed_steps(
             keeper.offer(index, lambda: (arrays, {"progress": vars(progress), "t": now, "fine": fine, "done": done}))
 
         def twin(now: float, done: int, y: Array, gone: Array, x: Array = x, escaped: Array = escaped, half: int = count // 2, offer: Any = offer) -> None:
+            composition.left_out = 0.0  # what the twin leaves out is part of its distance
             offer(now, *((0, done) if done < half else (1, 0)), x, y, escaped)
 
         def seen(now: float, done: int, y: Array, gone: Array, rough: Array | None = rough, count: int = count, offer: Any = offer) -> None:
             require_finite(y.reshape(y.shape[0], -1), grid, now, progress.steps)
             progress.edge = max(progress.edge, edge_content(y, grid, dim))
+            progress.skipped, composition.left_out = progress.skipped + 2.0 * composition.left_out, 0.0
             report(now)
             if done < count:
                 offer(now, 1, done, y, rough, gone)

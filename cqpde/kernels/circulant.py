@@ -25,6 +25,9 @@ BLOCKS = 128
 #: Lines apart in memory that are transposed together: a cache line of doubles.
 TRANSPOSED = 8
 
+#: Numbers that are compared with a threshold before the next look.
+LOOKED_AT = 2048
+
 #: Kinds of steps: a real or a complex residue into two, or by two such steps at once into four (three, of a real one).
 REAL, REAL_TWICE, COMPLEX, COMPLEX_TWICE = range(4)
 
@@ -251,13 +254,37 @@ def _store(x: Array, buf: Array, n: int, step: int, at: int, lanes: Array, conti
 
 
 @kernel(nogil=True)
+def _below(buf: Array, count: int, most: float) -> bool:
+    """Whether all of the first ``count`` numbers are smaller than ``most`` (a NaN is not)."""
+    for low in range(0, count, LOOKED_AT):
+        part, over = buf[low : min(low + LOOKED_AT, count)], 0
+        for k in range(len(part)):  # a count is an integer, which the compiler sums side by side
+            over += 0 if abs(part[k]) < most else 1
+        if over:
+            return False
+    return True
+
+
+@kernel(nogil=True)
+def _content(buf: Array, n: int, w: int, total: Array) -> float:
+    """Sum of the magnitudes of ``n`` rows of ``w`` numbers, in double precision."""
+    total[:w] = 0.0
+    for i in range(n):
+        row = buf[i * w : i * w + w]
+        for k in range(w):
+            total[k] += abs(row[k])
+    return total[:w].sum()
+
+
+@kernel(nogil=True)
 def _units(
     unit0: Any, unit1: Any,
     x: Array, n: int, step: int, outer: Array, block: Array, lanes: Array, contiguous: bool, width: int, members: Array, row: Array, col: Array,
-    which: Array, tables: Array, steps: Array, roots: Array, leaves: Array, ends: Array,
+    which: Array, tables: Array, steps: Array, roots: Array, leaves: Array, ends: Array, threshold: float, weights: Array, left_out: Array,
 ) -> None:  # fmt: skip
     """Do the units ``unit0 <= unit < unit1`` of :func:`apply_circulants`: up to ``width`` lanes at one place of ``outer`` each."""
     read, written = np.zeros((len(members), n * width), dtype=x.dtype), np.zeros((len(members), n * width), dtype=x.dtype)
+    total = np.zeros(width)
     if len(row) == 1 and np.all(leaves[:, 2] == 1):
         written = read
     chunks = (len(lanes) + width - 1) // width
@@ -265,8 +292,15 @@ def _units(
         place, first = unit // chunks, (unit % chunks) * width
         mine, at = lanes[first : first + width], outer[place]
         w = len(mine)
+        skip = threshold > 0
         for m in range(len(members)):
             _load(x[members[m]], read[m], n, step, at, mine, contiguous)
+            skip = skip and _below(read[m], n * w, threshold)
+        if skip:
+            for m in range(len(members)):
+                left_out[unit] += weights[m] * _content(read[m], n, w, total)
+            continue
+        for m in range(len(members)):
             _split(read[m], w, steps, roots)
         for e in range(len(row)):
             fresh = e == 0 or not np.any(row[:e] == row[e])
@@ -280,7 +314,7 @@ def _units(
 @kernel(parallel=True, nogil=True)
 def apply_circulants(
     x: Array, n: int, step: int, outer: Array, block: Array, lanes: Array, contiguous: bool, width: int, members: Array, row: Array, col: Array,
-    which: Array, tables: Array, steps: Array, roots: Array, leaves: Array, ends: Array,
+    which: Array, tables: Array, steps: Array, roots: Array, leaves: Array, ends: Array, threshold: float, weights: Array, left_out: Array,
 ) -> None:  # fmt: skip
     """``x[members[row]] = sum over terms of C x[members[col]]`` on every line, in place, in the precision of ``x``.
 
@@ -305,6 +339,11 @@ def apply_circulants(
         From :func:`residues`; the second form where every lane has a matrix of its own.
     steps, roots, leaves, ends : array
         From :func:`plan`, the numbers in the precision of ``x``.
+    threshold : float
+        Lines that are done at once and have no number of this magnitude are left as they are (none, if it is zero).
+    weights : array (members,)
+    left_out : array (units,)
+        Raised by the sum of the magnitudes of what each unit left as it is, with the weights of the components.
     """
     units = len(outer) * ((len(lanes) + width - 1) // width)
     for index in prange(BLOCKS):
@@ -312,4 +351,5 @@ def apply_circulants(
         _units(
             b * units // BLOCKS, (b + 1) * units // BLOCKS,
             x, n, step, outer, block, lanes, contiguous, width, members, row, col, which, tables, steps, roots, leaves, ends,
+            threshold, weights, left_out,
         )  # fmt: skip

@@ -82,7 +82,7 @@ def _split(dtype: Any) -> None:
     none = _ints(0)
     steps, roots, leaves, ends, _ = plan(4)
     x, tables = np.ones((1, 4), dtype=dtype), np.zeros((1, 1, 1, 4, 1), dtype=dtype)
-    apply_circulants(x, 4, 1, none, none, none, True, 1, none, none, none, none, tables, steps, roots.astype(dtype), leaves, ends.astype(dtype))
+    apply_circulants(x, 4, 1, none, none, none, True, 1, none, none, none, none, tables, steps, roots.astype(dtype), leaves, ends.astype(dtype), x.dtype.type(0), np.ones(0), np.zeros(1))
     m = np.zeros((1, 3, 3), dtype=complex)
     spectral.exponentials(m, m.copy())
     x = np.ones((1, 5))
