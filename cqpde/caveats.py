@@ -30,7 +30,7 @@ WALL_WARNING = 1e-3
 UNRESOLVED = 0.05
 
 #: Drift of trace plus escaped probability that is warned about.
-DRIFT_WARNING = 1e-11
+DRIFT_WARNING = {"double": 1e-11, "single": 1e-5}
 
 #: States of more values than this are not transformed for the estimate alone.
 LARGE = 1 << 24
@@ -44,7 +44,7 @@ def caveats(problem: Problem, run: Run) -> dict[str, Any]:
     resolution = f"estimated error {error:.2g} in integrated trace norm, {how}: {enough}" if np.isfinite(error) else "not estimated"
     if error > UNRESOLVED:
         _say(f"{resolution}. Use more cells, or Grid.suggest", ResolutionWarning)
-    _positivity(run)
+    _positivity(run, problem.precision)
     return {"ends": "; ".join(ends) or "nothing reached the ends", "resolution": resolution, "resolution_error": float(error)}
 
 
@@ -119,10 +119,10 @@ def _resolution(problem: Problem, run: Run) -> tuple[float, str]:
     return max(float(settle(x, problem.grid, problem.model.dim, 0.0).unresolved) for x in states), "content of the highest modes"
 
 
-def _positivity(run: Run) -> None:
+def _positivity(run: Run, precision: str) -> None:
     d = run.recorder.diagnostics
     drift = float(np.max(np.abs(d["trace"] + d["escaped_probability"] - d["trace"][:1] - d["escaped_probability"][:1])))
-    if drift > DRIFT_WARNING:
+    if drift > DRIFT_WARNING[precision]:
         _say(f"trace and escaped probability drifted by {drift:.2g}: round-off of many steps. Raise tol, or use fewer steps")
     if run.peclet > 2.0:
         _say(

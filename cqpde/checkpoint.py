@@ -93,10 +93,10 @@ class Saved:
     def __init__(self, path: Path, arrays: Arrays, record: dict[str, Any]) -> None:
         self.path, self.arrays, self.record = path, arrays, record
 
-    def array(self, name: str, *shape: int) -> Array:
-        """An array of this shape; it is given away."""
+    def array(self, name: str, *shape: int, dtype: Any = float) -> Array:
+        """An array of this shape and precision; it is given away."""
         found = self.arrays.pop(name, None)
-        if found is None or found.shape != shape or found.dtype != float:
+        if found is None or found.shape != shape or found.dtype != dtype:
             raise self.refused(name, f"numbers of shape {shape}", "nothing" if found is None else f"{found.dtype} {found.shape}")
         return found
 

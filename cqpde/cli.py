@@ -72,6 +72,8 @@ def _parser() -> _Parser:
         sub.add_argument("--positivity", help="exact: every factor of the split route completely positive to round-off")
         sub.add_argument("--transport", help="fv: limited, upwind or linear; split with --positivity exact: shift or limited")
         sub.add_argument("--dt", type=float, help="equal steps of this length in place of step control (split, large grids)")
+        sub.add_argument("--precision", help="of the state with --dt: double (default), or single in half the memory")
+        sub.add_argument("--skip-below", type=float, help="with --dt: leave lines as they are whose numbers are all below this part of the largest (default 0: none)")
         sub.add_argument("--no-grid-error", action="store_true", help="do not estimate the grid error")
         sub.add_argument("--force", action="store_true", help="run although it takes more than 80 %% of the available memory")
 

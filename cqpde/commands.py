@@ -77,7 +77,7 @@ def _problem(arguments: argparse.Namespace, change: Callable[[Grid], Grid] = lam
         options, text = {}, f'[model]\nname = "{arguments.what}"\n' + (f"[model.parameters]\n{lines}" if lines else "")
     if cells:
         text += "# cells: " + ", ".join(f"{k}={v}" for k, v in cells.items()) + "\n"
-    given = {name: getattr(arguments, name) for name in ("tol", "method", "positivity", "transport", "dt") if getattr(arguments, name) is not None}
+    given = {name: getattr(arguments, name) for name in ("tol", "method", "positivity", "transport", "dt", "precision", "skip_below") if getattr(arguments, name) is not None}
     options = models.merged(setup.options, {**options, **given})
     if arguments.no_grid_error:
         options["grid_error"] = False
@@ -252,7 +252,7 @@ def validate(arguments: argparse.Namespace) -> int:
     if solution.attrs["transport"] in ("upwind", "linear"):
         options["transport"] = solution.attrs["transport"]
     if "dt_fixed" in solution.attrs:
-        options["dt"] = float(solution.attrs["dt_fixed"])
+        options |= {"dt": float(solution.attrs["dt_fixed"]), "precision": str(solution.attrs.get("precision", "double"))}
     comm = world()
     coarse: list[xr.Dataset] = []
 

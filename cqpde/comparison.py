@@ -173,7 +173,7 @@ def grid_moments(sol: xr.Dataset, coarse: Sequence[xr.Dataset], t: float) -> tup
     size = _sizes(sol, t)
     time_error = float(sol["time_error"].values[index]) if "time_error" in sol else 0.0
     if any(_slower(sol, ds) for ds in coarse):
-        time_error = 0.0
+        time_error = float(sol.attrs.get("skipped_error", 0.0))
     best, left = _extrapolated(sol, coarse, [grid_features(ds, t) for ds in (sol, *coarse)], t)
     if all(_slower(sol, ds) for ds in coarse):
         time_error += float(sol["grid_error"].values[index]) if "grid_error" in sol else np.nan

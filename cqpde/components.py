@@ -8,6 +8,7 @@ sum of the first ``d`` components. This module alone converts.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -20,19 +21,24 @@ def upper_pairs(d: int) -> tuple[Array, Array]:
     return np.triu_indices(d, 1)
 
 
-def to_components(rho: Array) -> Array:
-    """Turn ``(d, d, *cells)`` complex into ``(d^2, *cells)`` real components (the Hermitian part is taken)."""
+def to_components(rho: Array, dtype: Any = None) -> Array:
+    """Turn ``(d, d, *cells)`` complex into ``(d^2, *cells)`` real components (the Hermitian part is taken), of that precision or the given one."""
     d = rho.shape[0]
-    a, b = upper_pairs(d)
-    upper = 0.5 * (rho[a, b] + rho[b, a].conj())
-    return np.concatenate([rho[range(d), range(d)].real, upper.real, upper.imag])
+    out = np.empty((d * d, *rho.shape[2:]), dtype=rho.real.dtype if dtype is None else dtype)
+    for k in range(d):
+        out[k] = rho[k, k].real
+    pairs = list(zip(*upper_pairs(d), strict=True))
+    for k, (a, b) in enumerate(pairs, start=d):
+        out[k] = 0.5 * (rho[a, b].real + rho[b, a].real)
+        out[k + len(pairs)] = 0.5 * (rho[a, b].imag - rho[b, a].imag)
+    return out
 
 
 def to_matrix(components: Array) -> Array:
     """Turn ``(d^2, *cells)`` real components into ``(d, d, *cells)`` complex Hermitian matrices."""
     d = int(round(components.shape[0] ** 0.5))
     a, b = upper_pairs(d)
-    rho = np.zeros((d, d) + components.shape[1:], dtype=complex)
+    rho = np.zeros((d, d) + components.shape[1:], dtype=np.result_type(components.dtype, np.complex64))
     rho[range(d), range(d)] = components[:d]
     m = len(a)
     upper = components[d : d + m] + 1j * components[d + m :]
@@ -151,8 +157,13 @@ def half_widths(s: Array) -> tuple[float, float]:
     return 0.5 * float(np.max(real)), float(np.max(imaginary))
 
 
+def norms(components: int) -> Array:
+    """Trace norm of a matrix of which one component is one and the others are zero, per component."""
+    return np.where(np.arange(components) < int(round(components**0.5)), 1.0, 2.0)
+
+
 def trace_norm_bound(x: Array, batch: int, volume: float) -> float:
     """Largest over the batch of ``sqrt(d) sum_cells |x|_Frobenius volume``, an upper bound of the integrated trace norm."""
-    d = int(round(x.shape[0] ** 0.5))
+    d, x = int(round(x.shape[0] ** 0.5)), x.astype(float, copy=False)
     squares = np.sum(x[:d] ** 2, axis=0) + 2.0 * np.sum(x[d:] ** 2, axis=0)
     return float(d**0.5 * volume * np.sqrt(squares).reshape(batch, -1).sum(axis=1).max())

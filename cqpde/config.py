@@ -88,6 +88,8 @@ class SolverTable(_Table):
     save: list[str] | None = None
     frames: list[float] | None = None
     grid_error: bool = True
+    precision: str = "double"
+    skip_below: float = 0.0
 
 
 class File(_Table):

@@ -25,9 +25,10 @@ from .grid import Grid
 from .initial import State, from_array
 from .kernels.warm import warm
 from .model import Model
-from .options import is_number, read_times, require_integer, require_positive
+from .options import is_number, read_times, require_integer, require_positive, require_word
 from .parallel.cost import Cost, cost, fv_traffic, split_traffic
 from .recorder import frame_times
+from .runs import PRECISIONS
 from .solver import probe_times, solve
 from .stored_run import disk_need
 
@@ -84,7 +85,7 @@ class Estimate:
     method, transport : str
         Route of the trials.
     bytes_state : float
-        One state, :math:`8 d^2` per cell.
+        One state, :math:`8 d^2` per cell (half of it in single precision).
     bytes_frames, bytes_work, bytes_process : float
         Frames of the result; initial state, work arrays and coefficients; libraries and kernels (what this process has already).
     bytes_peak : float
@@ -240,7 +241,7 @@ def estimate(
     trials = _trials(model, states, whole, times, given)
     last = trials[-1]
     trials = [t for t in trials if t.method == last.method]
-    state_bytes = 8.0 * model.dim**2 * cells * batch
+    state_bytes = float(number_bytes(given)) * model.dim**2 * cells * batch
     writing = 8.0 * cells * batch * frames + WRITING  # of the density, beside the fields
     work = writing + _line([(x.cells, x.work) for x in trials], cells)
     setup = _line([(x.cells, x.setup) for x in trials], cells)
@@ -307,6 +308,13 @@ def _per_step(model: Model, states: list[State], times: Array, options: dict[str
     if steps is None:
         return float(found.attrs["seconds_steps"]) / max(int(found.attrs["applications"]), 1)
     return float(found.wall_seconds[-1] - found.wall_seconds[1]) / steps
+
+
+def number_bytes(options: dict[str, Any]) -> int:
+    """Bytes of a number of the state; refuses an unknown precision."""
+    precision = options.get("precision", "double")
+    require_word("precision", precision, list(PRECISIONS))
+    return int(np.dtype(PRECISIONS[precision]).itemsize)
 
 
 def _trials(model: Model, states: list[State], whole: Grid, times: Array, options: dict[str, Any]) -> list[Trial]:
@@ -393,7 +401,7 @@ def _trial(model: Model, states: list[State], times: Array, options: dict[str, A
             if whole or time.perf_counter() - start >= LONGEST or (took >= ENOUGH and telling):
                 break
     # the initial states are there before, and one frame is counted apart
-    work += sum(s.bytes_held - s.nbytes for s in states)
+    work += sum(s.bytes_held - 2 * number_bytes(options) * s.nbytes / 16 for s in states)
     share = (last - times[0]) / length
     shape = states[0].grid.shape
     return Trial(math.prod(shape), work, total - took, took / share, float(share), found.attrs["method"], found.attrs["transport"], steps, telling)

@@ -55,12 +55,17 @@ class FieldStore:
         Outputs, and those of them with full fields.
     batch : int
         States of a batch; 0: a single state.
+    dtype : dtype
+        Of the real numbers in it.
     boundaries : list of int
         Cells along ``axis`` at which the parts of the processes begin.
     """
 
-    def __init__(self, path: Path, grid: Grid, dim: int, times: Array, frames: Array, batch: int, axis: int = 0, boundaries: tuple[int, ...] = (0,)) -> None:
+    def __init__(
+        self, path: Path, grid: Grid, dim: int, times: Array, frames: Array, batch: int, dtype: Any = np.float64, axis: int = 0, boundaries: tuple[int, ...] = (0,)
+    ) -> None:  # fmt: skip
         self.path, self.grid, self.dim, self.times, self.frames, self.batch, self.axis = path, grid, dim, times, frames, batch, axis
+        self.dtype = np.result_type(dtype, np.complex64)
         self.beside = path.with_name(f".{path.name}.part")
         self.chunks = self._chunks(boundaries)
         self._group: Any = None
@@ -81,7 +86,7 @@ class FieldStore:
 
         states = (self.batch,) if self.batch else ()
         shape = (len(self.frames), *states, self.dim, self.dim, *self.grid.shape)
-        nothing = dask.array.zeros(shape, dtype=complex, chunks=(1,) * (3 + len(states)) + self.chunks)
+        nothing = dask.array.zeros(shape, dtype=self.dtype, chunks=(1,) * (3 + len(states)) + self.chunks)
         return dataset.build(self.grid, self.dim, self.times, self.frames, nothing, escaped, diagnostics, saved, attrs)
 
     def begin(self) -> None:

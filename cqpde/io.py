@@ -217,9 +217,9 @@ def encode(ds: xr.Dataset) -> xr.Dataset:
         else:
             fields[str(name)] = (variable.dims, variable.data, attrs)
     if "rho" in ds and "density" not in ds:
-        from .observables import density
+        from .observables.access import trace
 
-        total = density(ds)
+        total = trace(ds["rho"])
         fields["density"] = (
             total.dims,
             total.data,
@@ -365,7 +365,7 @@ def load(path: str | Path, lazy: bool | None = None) -> Any:
             values: Any
             look = field_check(stored, path, "rho") if name == "rho_re" else None
             if variable.chunks is not None:
-                values = dask.array.map_blocks(_joined, variable.variable.data, imaginary.variable.data, dtype=complex, look=look)
+                values = dask.array.map_blocks(_joined, variable.variable.data, imaginary.variable.data, dtype=np.result_type(variable.dtype, np.complex64), look=look)
             else:
                 values = _joined(variable.values, imaginary.values, look)
             attrs["long_name"] = variable.attrs.get("complex_name", "")
@@ -387,7 +387,7 @@ def load(path: str | Path, lazy: bool | None = None) -> Any:
 
 def _joined(real: Array, imaginary: Array, look: Any = None, block_info: Any = None) -> Array:
     """A complex field, or a block of it, that ``look`` finds no fault in."""
-    values = np.empty(real.shape, dtype=complex)
+    values = np.empty(real.shape, dtype=np.result_type(real.dtype, np.complex64))
     values.real, values.imag = real, imaginary
     if look is not None:
         look(values, (0,) * values.ndim if block_info is None else tuple(first for first, _ in block_info[0]["array-location"]))

@@ -24,18 +24,19 @@ class Recorder:
     """Collects frames, escaped matrices, diagnostics and saved observables while a run goes on."""
 
     def __init__(
-        self, grid: Grid, dim: int, batch: int, times: Array, kept: Array, savers: dict[str, Callable[..., Any]], store: FieldStore | None = None
+        self, grid: Grid, dim: int, batch: int, times: Array, kept: Array, savers: dict[str, Callable[..., Any]], dtype: Any = np.float64,
+        store: FieldStore | None = None,
     ) -> None:  # fmt: skip
         self.store = store
         self.grid, self.dim, self.batch, self.times, self.kept, self.savers = grid, dim, batch, times, kept, savers
-        self.rho = np.empty((len(kept), *(self.frame_shape if store is None else (0,))), dtype=complex)
+        self.rho = np.empty((len(kept), *(self.frame_shape if store is None else (0,))), dtype=np.result_type(dtype, np.complex64))
         self.escaped = np.empty((len(times), batch, 2 * grid.ndim, dim, dim), dtype=complex)
         self.diagnostics: dict[str, Array] = {
             name: np.full(self._shape(name), np.nan)
             for name in dataset.DIAGNOSTICS
         }
         self._saved: dict[str, list[Any]] = {name: [] for name in savers}
-        self.applications = 0
+        self.applications, self.skipped = 0, 0.0
         self.seconds = 0.0
         self.total, self.count = len(times), 0
 
@@ -81,7 +82,7 @@ class Recorder:
             d["edge_probability"][k, b] = max(float(ends[open_ends].sum()), frame.progress.edge)
         p = frame.progress
         for name, value in (
-            ("time_error", p.time_error),
+            ("time_error", p.time_error + p.skipped),
             ("grid_error", np.nan if p.tail is None else p.tail),
             ("dt", p.dt),
             ("steps", p.steps),
@@ -89,12 +90,12 @@ class Recorder:
         ):
             d[name][k] = value
         d["wall_seconds"][k] = now - began
-        self.applications = p.applications
+        self.applications, self.skipped = p.applications, p.skipped
         match = np.flatnonzero(self.kept == frame.t)
         if not len(match) and not self.savers:
             self.seconds += time.perf_counter() - now
             return
-        rho = self.rho[match[0]] if len(match) and self.store is None else np.empty(self.frame_shape, dtype=complex)
+        rho = self.rho[match[0]] if len(match) and self.store is None else np.empty(self.frame_shape, dtype=self.rho.dtype)
         for b in range(self.batch):
             one = np.ascontiguousarray(x[:, b]).reshape(self.dim**2, -1)
             matrices(one, rho[b].reshape(self.dim, self.dim, -1))
@@ -113,7 +114,7 @@ class Recorder:
     def _at_ends(self, diagonal: Array) -> Array:
         """Probability in the outermost cells of each end, from the diagonal (d, *cells)."""
         places = [(i, place) for i, axis in enumerate(self.grid.axes) for place in (0, axis.n - 1)]
-        return np.array([float(np.take(diagonal, place, axis=i + 1).sum()) for i, place in places]) * self.grid.cell_volume
+        return np.array([float(np.take(diagonal, place, axis=i + 1).sum(dtype=float)) for i, place in places]) * self.grid.cell_volume
 
     def part(self, start: int, stop: int) -> tuple[dict[str, Array], dict[str, Any]]:
         """Outputs ``start <= k < stop`` as arrays, for a checkpoint."""
@@ -122,7 +123,7 @@ class Recorder:
         saved: dict[str, list[Any]] = {}
         for name, values in self._saved.items():
             saved[name] = [_packed(values[k], f"saved {name} {k}", arrays) for k in range(start, stop)]
-        return arrays, {"saved": saved, "applications": self.applications}
+        return arrays, {"saved": saved, "applications": self.applications, "skipped": self.skipped}
 
     def size(self, start: int, stop: int) -> int:
         """Bytes of the fields among them."""
@@ -147,7 +148,7 @@ class Recorder:
             if len(entries) != stop - start:
                 raise ValueError(f"saved {name}: {len(entries)} values")
             values += [_unpacked(entry, f"saved {name} {start + k}", arrays) for k, entry in enumerate(entries)]
-        self.applications, self.count = int(record["applications"]), stop
+        self.applications, self.skipped, self.count = int(record["applications"]), float(record["skipped"]), stop
 
     def columns(self) -> list[str]:
         """Names of the diagnostics of a line."""

@@ -45,8 +45,11 @@ REMEMBERED = 1 << 14
 #: Where positivity holds to the size of the errors: below this the result is not returned.
 UNPHYSICAL = -1e-2
 
-#: Drift of trace plus escaped probability beyond which a result is not returned.
-MOST_DRIFT = 1e-9
+#: Numbers of a state.
+PRECISIONS = {"double": np.float64, "single": np.float32}
+
+#: Drift of trace plus escaped probability beyond which a result is not returned, by precision.
+MOST_DRIFT = {"double": 1e-9, "single": 1e-4}
 
 #: Probability at open ends, and content of the highest modes, beyond which the split route is not the one for a run.
 MOST_EDGE, MOST_TAIL = 1e-3, 3e-2
@@ -70,14 +73,23 @@ class Problem:
     dt: float | None = None
     keeper: NoKeeper = field(default_factory=NoKeeper)
     store: FieldStore | None = None
+    precision: str = "double"
+    skip_below: float = 0.0
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the numbers of a state."""
+        return np.dtype(PRECISIONS[self.precision])
 
     @property
     def state_bytes(self) -> float:
         """Bytes of all states of the batch at one time, d^2 real numbers per cell."""
-        return 8.0 * float(np.prod(self.grid.shape)) * self.model.dim**2 * len(self.states)
+        return self.dtype.itemsize * float(np.prod(self.grid.shape)) * self.model.dim**2 * len(self.states)
 
     def components(self) -> Array:
         """The initial states, (d^2, batch, *cells)."""
+        if self.precision == "single":
+            return np.stack([to_components(s.rho, self.dtype) for s in self.states], axis=1)
         if len(self.states) == 1:
             return self.states[0].components[:, None]
         return np.stack([s.components for s in self.states], axis=1)
@@ -108,6 +120,7 @@ class Run:
     cells: str = "as given"
     peclet: float = 0.0
     tolerated: float = 0.0
+    skipped: float = 0.0
 
     @property
     def resolved(self) -> bool:
@@ -191,18 +204,19 @@ def _run_fixed(problem: Problem, route: Route, x: Array, savers: dict[str, Any])
     began = time.perf_counter()
     structure = route.structure
     assert structure is not None and problem.dt is not None
-    seconds = {"compile": warm("split", x.size)}
+    seconds = {"compile": warm("split", x.size, x.dtype)}
     seconds["setup"] = time.perf_counter() - began - seconds["compile"]
     report, close = progress_bar(problem)
     composition = _composition(problem, problem.grid, structure)
-    frames = fixed_steps(composition, problem.model.dim, turned(x, structure.basis, False), problem.times, problem.dt, report, problem.keeper)
+    frames = fixed_steps(composition, problem.model.dim, turned(x, structure.basis, False), problem.times, problem.dt, report, problem.keeper, problem.skip_below)
     frames = (_frame_turned(f, structure.basis) for f in frames)
     recorder = _record(problem, watched(frames, np.inf), savers, UNPHYSICAL, seconds)
     close()
     return Run(
         route, recorder, transport="spectral", positivity="to the size of the errors",
         integration=f"symmetric composition of order 2, fixed steps of at most {problem.dt:g}", exactly_positive=False, linear=True, seconds=seconds,
-        tolerated=10.0 * (problem.tol + sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))),
+        tolerated=10.0 * (problem.tol + recorder.skipped + sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))),
+        skipped=recorder.skipped,
     )  # fmt: skip
 
 
@@ -252,10 +266,10 @@ def _run_spectral(problem: Problem, route: Route, x: Array, start: Start | None,
 def _composition(problem: Problem, grid: Grid, structure: Structure) -> Composition:
     """The composition on a grid; what was evaluated of the model on a small grid is kept with the model for its next run."""
     store = problem.model.__dict__.setdefault("_known", {})
-    known = remembered(store, (grid, problem.grid, problem.probes, problem.tol, problem.times[-1]), 8, Known) if np.prod(grid.shape) < REMEMBERED else Known()
+    known = remembered(store, (grid, problem.grid, problem.probes, problem.tol, problem.times[-1], problem.precision), 8, Known) if np.prod(grid.shape) < REMEMBERED else Known()
     # characteristics are traced two digits beyond the tolerance
     accuracy = float(min(1e-2 * problem.tol, 1e-6) / (problem.times[-1] - problem.times[0]))
-    return Composition(problem.model, grid, structure, float(problem.times[0]), accuracy, known)
+    return Composition(problem.model, grid, structure, float(problem.times[0]), accuracy, known, dtype=problem.dtype)
 
 
 def _run_positive(problem: Problem, route: Route, x: Array, start: Start | None, savers: dict[str, Any]) -> Run:
@@ -294,12 +308,12 @@ def _record(
     problem: Problem, frames: Iterator[Frame], savers: dict[str, Any], least: float | None, seconds: dict[str, float]
 ) -> Recorder:
     """Record all frames; an eigenvalue below ``least`` (relative to the largest trace) ends the run of a physical model."""
-    recorder = Recorder(problem.grid, problem.model.dim, len(problem.states), problem.times, problem.kept, savers, problem.store)
+    recorder = Recorder(problem.grid, problem.model.dim, len(problem.states), problem.times, problem.kept, savers, problem.dtype, problem.store)
     problem.keeper.attach(recorder)
     began = time.perf_counter() - problem.keeper.before
     for frame in frames:
         recorder.add(frame, began)
-        require_trace(recorder, frame.index, frame.t)
+        require_trace(recorder, frame.index, frame.t, MOST_DRIFT[problem.precision])
         problem.keeper.recorded()
         require_positive(problem, recorder, frame.index, frame.t, least)
     seconds["steps"] = time.perf_counter() - began - recorder.seconds
@@ -318,14 +332,14 @@ def require_positive(problem: Problem, recorder: Recorder, index: int, t: float,
     raise RouteError("rho", "must stay positive to the size of the errors", found, remedy)
 
 
-def require_trace(recorder: Recorder, index: int, t: float) -> None:
+def require_trace(recorder: Recorder, index: int, t: float, most: float) -> None:
     """Stop a run whose trace and escaped probability at an output do not add up to what they did at its start."""
     d = recorder.diagnostics
     total = d["trace"] + d["escaped_probability"]
     drift = float(np.max(np.abs(total[index] - total[0])))
-    if not drift <= MOST_DRIFT:
+    if not drift <= most:
         found = f"a drift of {drift:.3g} at t = {t:.6g}"
-        raise SolverError("rho", f"trace plus escaped probability must stay what it was to {MOST_DRIFT:g}", found, "This is a defect of the scheme: please report the model")
+        raise SolverError("rho", f"trace plus escaped probability must stay what it was to {most:g}", found, "This is a defect of the scheme: please report the model")
 
 
 def watched(frames: Iterator[Any], most_tail: float = MOST_TAIL) -> Iterator[Any]:

@@ -186,3 +186,11 @@ def test_four_dimensional_measurements_run():
     figures = four_dimensions.main(["--quick"])
     assert abs(figures["trace"]) < 1e-12
     assert figures["seconds_per_step"] > 0
+
+
+def test_bandwidth_measurements_run():
+    from validation import bandwidth
+
+    rows = bandwidth.main(["--quick"])
+    assert {r["sweep"].split()[0] for r in rows} == {"circulant", "transform", "local", "contraction", "finite"}
+    assert all(r["bytes_per_second"] > 1e6 for r in rows)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numba
@@ -54,15 +54,29 @@ class Flow:
     local: Stencil | None = None
     convolution: Convolution | None = None
 
-    def convolved(self, x: Array) -> bool:
-        """Apply the multiplier to a large state (components, batch, *cells) by matrix products in place, if that is cheaper than transforms."""
+    def convolved(self, x: Array, threshold: float = 0.0) -> float | None:
+        """Apply the multiplier to a large state (components, batch, *cells) in one sweep in place, if its lines can be split.
+
+        In single precision to a small one too: the factor 1/n of a transform back, rounded, is a drift of the trace. Returns what
+        :meth:`Convolution.apply` does, and None where nothing was done.
+        """
         m = self.multiplier
-        if m is None or len(self.axes) != 1 or x.size <= SLAB or not Convolution.fits(m, x.shape[self.axes[0] + 2]):
-            return False
+        if m is None or len(self.axes) != 1 or (x.size <= SLAB and x.dtype == np.float64) or not Convolution.fits(x.shape[self.axes[0] + 2]):
+            return None
         if self.convolution is None or not self.convolution.suits(x):
             self.convolution = Convolution.of(m, x, self.axes[0] + 1)
-        self.convolution.apply(x)
-        return True
+        return self.convolution.apply(x, threshold)
+
+    def rounded(self, dtype: Any) -> Flow:
+        """The same with tables in the precision of the state."""
+        if dtype == np.float64:
+            return self
+        return Flow(
+            None if self.lines is None else replace(self.lines, matrices=self.lines.matrices.astype(dtype)),
+            None if self.multiplier is None else replace(self.multiplier, table=self.multiplier.table.astype(np.complex64)),
+            self.axes,
+            None if self.local is None else replace(self.local, coef=self.local.coef.astype(dtype)),
+        )
 
     @property
     def nbytes(self) -> int:
@@ -99,6 +113,12 @@ class Composition:
     known : Known
     seconds_setup : float
         Time spent in building flows.
+    dtype : dtype
+        Precision of the state; tables are built in double precision and kept in this one.
+    skip_below : float
+        Kicks and streams of large states leave lines as they are that have no number of this magnitude.
+    left_out : float
+        Integrated trace norm (a bound of it) of what was left so, summed over sweeps.
     """
 
     model: Model
@@ -108,6 +128,9 @@ class Composition:
     accuracy: float = 1e-11
     known: Known = field(default_factory=Known)
     seconds_setup: float = 0.0
+    dtype: Any = np.float64
+    skip_below: float = 0.0
+    left_out: float = 0.0
 
     @property
     def exact(self) -> bool:
@@ -147,7 +170,7 @@ class Composition:
 
     def _timed(self, part: Part, t: float, dt: float) -> Flow:
         began = time.perf_counter()
-        flow = self._build(part, t, dt)
+        flow = self._build(part, t, dt).rounded(self.dtype)
         self.seconds_setup += time.perf_counter() - began
         return flow
 
@@ -176,11 +199,13 @@ class Composition:
                     record_tails(transform(x, (flow.lines.axis + 2,), 1), self.grid, (flow.lines.axis,), tails)
                 if gone is not None:
                     escaped[:, 2 * flow.lines.axis : 2 * flow.lines.axis + 2] += gone
-            if flow.multiplier is not None and not (tails is None and flow.convolved(x)):
-                apply_multiplier(x, flow.multiplier, self.grid, flow.axes, tails, numba.get_num_threads())
+            if flow.multiplier is not None:
+                content = flow.convolved(x, self.skip_below) if tails is None else None
+                if content is None:
+                    content = apply_multiplier(x, flow.multiplier, self.grid, flow.axes, tails, numba.get_num_threads(), self.skip_below)
+                self.left_out += content * self.grid.cell_volume
             if flow.local is not None:
-                flat = x.reshape(x.shape[0], -1)
-                flat[...] = flow.local.apply(flat, x.shape[1])
+                flow.local.apply_in_place(x.reshape(x.shape[0], -1), x.shape[1])
 
     def open_ends(self, t: float, dt: float) -> OpenEnds:
         """What a step from ``t`` may carry beyond the open ends."""
@@ -233,7 +258,7 @@ def turn(rho: Array, basis: Array | None, back: bool) -> Array:
     """``U^+ rho U``, or ``U rho U^+`` on the way back."""
     if basis is None:
         return rho
-    left = basis if back else basis.conj().T
+    left = (basis if back else basis.conj().T).astype(rho.dtype)
     return np.asarray(np.einsum("ij,jk...,kl->il...", left, rho, left.conj().T, optimize=True))
 
 

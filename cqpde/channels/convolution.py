@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from ..kernels.circulant import apply_circulants, generators
+from ..components import norms
+from ..kernels.circulant import apply_circulants, plan, residues
 from .commuting import connected
 from .spectral import Multiplier
 
 Array = np.ndarray
 
-#: A line is multiplied by a matrix where its cells, times the terms per component, are at most so many; transformed where they are more.
-MOST_CELLS = 128
+#: A line is split into residues down to an odd degree of at most this; where the odd part of its length is more, it is transformed.
+MOST_ODD = 63
 
-#: Multiply-adds of one product: larger ones BLAS would hand to threads of its own.
-PRODUCT = 1 << 18
+#: Values of the lines that are done at once: they stay in cache.
+TOGETHER = 1 << 14
 
-#: Values of the neighbourhood that lines apart in memory share: it stays in cache.
-NEIGHBOURHOOD = 1 << 16
+#: Lines that are done at once, at least (a few cache lines of each row) and at most.
+FEWEST, MOST = 32, 256
 
 
 @dataclass
@@ -36,55 +38,66 @@ class Convolution:
         In ``shape``.
     apart : tuple of int
         Distance in memory of neighbours along each dimension of ``shape``: that of the whole field, where this is a part of it.
+    dtype : dtype
+        Precision of the state.
     """
 
     multiplier: Multiplier
     shape: tuple[int, ...]
     axis: int
     apart: tuple[int, ...]
+    dtype: Any = np.float64
 
     @classmethod
     def of(cls, multiplier: Multiplier, x: Array, axis: int) -> Convolution:
         """For the state ``x`` (components, batch, *cells), and all that lie in memory like it."""
-        return cls(multiplier, x.shape[1:], axis, _apart(x))
+        return cls(multiplier, x.shape[1:], axis, _apart(x), x.dtype)
 
     def suits(self, x: Array) -> bool:
         """Whether a state lies in memory like the one that this was made for."""
-        return self.shape == x.shape[1:] and self.apart == _apart(x)
+        return self.shape == x.shape[1:] and self.apart == _apart(x) and self.dtype == x.dtype
 
     @staticmethod
-    def fits(multiplier: Multiplier, n: int) -> bool:
-        """Whether a matrix product is cheaper than the transforms."""
-        return n * len(multiplier.row) <= MOST_CELLS * len(multiplier.members)
+    def fits(n: int) -> bool:
+        """Whether lines of ``n`` cells are done here."""
+        return n // (n & -n) <= MOST_ODD
 
     @cached_property
     def _depends(self) -> list[int]:
         return [i for i in range(len(self.shape)) if i != self.axis and np.any(self.multiplier.strides[:, i])]
 
     @cached_property
-    def _free(self) -> list[int]:
-        return [i for i in range(len(self.shape)) if i != self.axis and i not in self._depends]
+    def _lanes(self) -> tuple[list[int], bool]:
+        """The axes whose lines are done side by side: all dependent or all not; and whether the lines are neighbours in memory."""
+        others = [i for i in range(len(self.shape)) if i != self.axis]
+        last = min((i for i in others if self.shape[i] > 1), default=others[-1], key=lambda i: self.apart[i])
+        if self.apart[last] == 1:
+            lanes: list[int] = []
+            run = 1
+            for i in reversed(others):
+                if (i in self._depends) != (last in self._depends) or self.apart[i] != run:
+                    break
+                lanes, run = [i, *lanes], run * self.shape[i]
+            return lanes, True
+        free = [i for i in others if i not in self._depends]
+        many = int(np.prod([self.shape[i] for i in free])) >= FEWEST
+        return (free if many or not self._depends else self._depends), False
 
     def _offsets(self, axes: list[int]) -> Array:
         """Places of all cells along ``axes``, at the first cell of the others."""
         return _grid_sum([self.shape[i] for i in axes], [self.apart[i] for i in axes])
 
     @cached_property
-    def _lines(self) -> tuple[Array, bool, int]:
-        """First cells of the lines of a pattern, whether they are neighbours, and how many are done at once."""
-        n, run = self.shape[self.axis], 1
-        for i in reversed(range(len(self.shape))):
-            if i not in self._free or self.apart[i] != run:
-                break
-            run *= self.shape[i]
-        size = n if n % 2 else n // 2
-        most = max(1, PRODUCT // size**2)
-        if run > 1:
-            # a divisor of the run, so that no group of lines leaves it
-            width = max(w for w in range(1, min(run, most, 256) + 1) if run % w == 0)
-            return self._offsets(self._free), True, width
-        # lines apart in memory share cache lines with those of other patterns
-        return self._offsets(self._free), False, max(8, min(most, NEIGHBOURHOOD // (n * self.shape[-1])))
+    def _places(self) -> tuple[Array, Array, Array, bool, int]:
+        """``outer``, ``block``, ``lanes``, ``contiguous`` and ``width`` of :func:`apply_circulants`."""
+        axes, contiguous = self._lanes
+        rest = [i for i in range(len(self.shape)) if i != self.axis and i not in axes]
+        patterns = [i for i in rest if i in self._depends]
+        free = [i for i in rest if i not in self._depends]
+        first, lines, lanes = self._offsets(patterns), self._offsets(free), self._offsets(axes)
+        width = min(MOST, max(FEWEST, TOGETHER // self.shape[self.axis]), len(lanes))
+        width = -(-len(lanes) // -(-len(lanes) // width))  # as even as can be
+        return (first[:, None] + lines).reshape(-1), np.repeat(np.arange(len(first)), len(lines)), lanes, contiguous, width
 
     @cached_property
     def _sets(self) -> list[tuple[Array, Array, Array, Array, Array]]:
@@ -92,32 +105,72 @@ class Convolution:
         m = self.multiplier
         pattern = np.zeros((len(m.members),) * 2, dtype=bool)
         pattern[m.row, m.col] = True
-        out = []
+        out, known = [], {}
         for part in connected(pattern):
             mine = np.flatnonzero(np.isin(m.row, part))
             keys = [(int(m.base[e]), tuple(m.strides[e].tolist())) for e in mine]
             distinct = list(dict.fromkeys(keys))
             which = np.array([distinct.index(k) for k in keys], dtype=np.int64)
-            order = np.argsort(which, kind="stable")
-            row, col = (np.searchsorted(part, index[mine][order]).astype(np.int64) for index in (m.row, m.col))
-            out.append((np.array(m.members, dtype=np.int64)[part], row, col, which[order], np.array([self._table(*k) for k in distinct])))
+            row, col = (np.searchsorted(part, index[mine]).astype(np.int64) for index in (m.row, m.col))
+            if tuple(distinct) not in known:
+                known[tuple(distinct)] = np.array([self._table(*k) for k in distinct], dtype=self.dtype)
+            out.append((np.array(m.members, dtype=np.int64)[part], row, col, which, known[tuple(distinct)]))
         return out
 
     def _table(self, base: int, strides: tuple[int, ...]) -> Array:
-        n = self.shape[self.axis]
-        cells = [self.shape[i] for i in self._depends]
-        where = base + _grid_sum(cells, [strides[i] for i in self._depends])[:, None] + strides[self.axis] * np.arange(n // 2 + 1)
-        return generators(np.fft.irfft(self.multiplier.table[where], n, axis=-1))
+        """Residues of one term, (blocks, 1, n, 1), or (blocks, chunks, n, width) where they differ from lane to lane."""
+        n, axes, width = self.shape[self.axis], self._lanes[0], self._places[-1]
+        lanes = [i for i in axes if i in self._depends]
+        blocks = [i for i in self._depends if i not in lanes]
+        first, side = (_grid_sum([self.shape[i] for i in some], [strides[i] for i in some]) for some in (blocks, lanes))
+        width = width if lanes else 1
+        out = np.zeros((len(first), -(-len(side) // width), n, width), dtype=self.dtype)
+        if not lanes:
+            for k in range(0, len(first), MOST):
+                out[k : k + MOST, 0, :, 0] = self._residues(base + first[k : k + MOST], strides).T
+            return out
+        for k, start in enumerate(first):
+            for chunk in range(out.shape[1]):
+                here = side[chunk * width : (chunk + 1) * width]
+                out[k, chunk, :, : len(here)] = self._residues(base + start + here, strides)
+        return out
 
-    def apply(self, x: Array) -> None:
-        """Apply to the state ``x`` (components, batch, *cells), contiguous or a slab of such a one, in place."""
+    def _residues(self, begin: Array, strides: tuple[int, ...]) -> Array:
+        """Residues (n, count) of the matrices whose coefficients begin at ``begin`` in the table, in the precision of the state."""
+        n = self.shape[self.axis]
+        table = self.multiplier.table[begin + strides[self.axis] * np.arange(n // 2 + 1)[:, None]].astype(complex, copy=False)
+        return _rounded(residues(np.fft.irfft(table, n, axis=0)), plan(n)[2][0, 2], self.dtype)
+
+    def apply(self, x: Array, threshold: float = 0.0) -> float:
+        """Apply to the state ``x`` (components, batch, *cells), contiguous or a slab of such a one, in place.
+
+        Lines that are done at once and have no number of the magnitude ``threshold`` are left as they are; returns a bound of the sum of the trace
+        norms of their cells.
+        """
         whole = x if x.flags.c_contiguous else x.base
         assert whole is not None and whole.flags.c_contiguous and whole.shape[0] == x.shape[0]
-        first = (x.ctypes.data - whole.ctypes.data) // x.itemsize
+        begin = (x.ctypes.data - whole.ctypes.data) // x.itemsize
         flat, n, step = whole.reshape(whole.shape[0], -1), self.shape[self.axis], self.apart[self.axis]
-        lines, contiguous, width = self._lines
+        outer, block, lanes, contiguous, width = self._places
+        steps, roots, leaves, ends, _ = plan(n)
+        roots, ends = roots.astype(x.dtype), ends.astype(x.dtype)
+        weights, content = norms(len(flat)), 0.0
         for members, row, col, which, tables in self._sets:
-            apply_circulants(flat, n, step, first + self._offsets(self._depends), lines, contiguous, width, members, row, col, which, tables)
+            left_out = np.zeros(len(outer) * -(-len(lanes) // width))
+            apply_circulants(
+                flat, n, step, begin + outer, block, lanes, contiguous, width, members, row, col, which, tables, steps, roots, leaves, ends,
+                x.dtype.type(threshold), weights[members], left_out,
+            )  # fmt: skip
+            content += float(left_out.sum())
+        return content
+
+
+def _rounded(table: Array, first: int, dtype: Any) -> Array:
+    """Residues in another precision; of the ``first`` rows, whose sum is the factor of the sum over a line, the smallest entry takes what rounding left."""
+    out = table.astype(dtype)
+    smallest = np.argmin(np.abs(table[:first]), axis=0), np.arange(table.shape[1])
+    out[smallest] += table[:first].sum(axis=0) - out[:first].sum(axis=0, dtype=float)
+    return np.asarray(out)
 
 
 def _apart(x: Array) -> tuple[int, ...]:

@@ -107,7 +107,7 @@ class OpenEnds:
             if len(self._masks) > 64:
                 self._masks.clear()
             self._masks[dt] = [self._mask(i, v, a, dt) for i, v, a in self._speeds]
-        f = x[: self.dim].sum(axis=0)
+        f = x[: self.dim].sum(axis=0, dtype=float)
         return np.stack([np.sum(f * m, axis=tuple(range(1, f.ndim))) for m in self._masks[dt]]) * self.grid.cell_volume
 
     def _mask(self, i: int, v: Array, a: Array, dt: float) -> Array:

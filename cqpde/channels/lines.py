@@ -9,6 +9,7 @@ round-off: feet are held inside an open axis (nothing comes in), what lies beyon
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.integrate import solve_ivp
@@ -17,6 +18,7 @@ from ..errors import RouteError
 from ..grid import Grid
 from ..model import Model
 from .parts import Lines, centre, drift_parts, tidy
+from .spectral import SLAB
 
 Array = np.ndarray
 
@@ -120,14 +122,23 @@ def _matrices(grid: Grid, i: int, feet: Array) -> LineMatrices:
 
 def apply_lines(x: Array, m: LineMatrices, volume: float) -> Array | None:
     """Apply to the state ``x`` (components, batch, *cells) in place; returns what left, (batch, 2, components), if anything."""
-    lines = np.moveaxis(np.moveaxis(x, (0, 1), (-2, -1)), m.axis, -3)  # (*others, n, components, batch)
-    shape = lines.shape
-    flat = np.ascontiguousarray(lines).reshape(*shape[:-2], -1)
-    gone = None
-    if m.lost is not None:
-        lost = np.broadcast_to(m.lost, (2, *flat.shape[:-1])).reshape(2, -1)
-        content = lost @ flat.reshape(lost.shape[1], -1)
-        gone = volume * np.moveaxis(content.reshape(2, *shape[-2:]), 2, 0)
-    moved = (m.matrices @ flat).reshape(shape)
-    x[...] = np.moveaxis(np.moveaxis(moved, -3, m.axis), (-2, -1), (0, 1))
+    gone = None if m.lost is None else np.zeros((x.shape[1], 2, x.shape[0]))
+    cut = next((i for i in range(x.ndim - 2) if i != m.axis), None)  # slabs along it: little work memory
+    cells = 1 if cut is None else x.shape[cut + 2]
+    count = min(cells, -(-x.size // SLAB))
+    for low, high in pairwise(k * cells // count for k in range(count + 1)):
+        part = x if cut is None else x[(slice(None),) * (cut + 2) + (slice(low, high),)]
+        matrices = m.matrices if cut is None or len(m.matrices) == 1 else m.matrices[low:high]
+        lines = np.moveaxis(np.moveaxis(part, (0, 1), (-2, -1)), m.axis, -3)  # (*others, n, components, batch)
+        if gone is not None and m.lost is not None:
+            lost = m.lost if cut is None or m.lost.shape[1] == 1 else m.lost[:, low:high]
+            content = np.tensordot(np.broadcast_to(lost, (2, *lines.shape[:-2])), lines.astype(float, copy=False), axes=lines.ndim - 2)
+            gone += volume * np.moveaxis(content, 2, 0)
+        if matrices.size == lines.shape[-3] ** 2:
+            matrix, axis = matrices.reshape(matrices.shape[-2:]), m.axis + 2
+            moved = matrix @ part.reshape(*part.shape[: axis + 1], -1) if axis < part.ndim - 1 else part @ matrix.T
+            part[...] = moved.reshape(part.shape)
+        else:
+            moved = (matrices @ np.ascontiguousarray(lines).reshape(*lines.shape[:-2], -1)).reshape(lines.shape)
+            part[...] = np.moveaxis(np.moveaxis(moved, -3, m.axis), (-2, -1), (0, 1))
     return gone

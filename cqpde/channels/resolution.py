@@ -82,7 +82,7 @@ def resample_to(x: Array, grid: Grid) -> Array:
 
 def spread(x: Array, dim: int, volume: float) -> float:
     """Phase-space volume that a state fills: 4 times ``(int f)^2 / int f^2`` of the density f, the largest over the batch."""
-    f = x[:dim].sum(axis=0).reshape(x.shape[1], -1)
+    f = x[:dim].sum(axis=0, dtype=float).reshape(x.shape[1], -1)
     return float(np.max(4.0 * volume * f.sum(axis=1) ** 2 / np.maximum(np.sum(f * f, axis=1), 1e-300)))
 
 

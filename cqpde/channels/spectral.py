@@ -20,7 +20,7 @@ from itertools import pairwise
 import numpy as np
 import scipy.fft as sf
 
-from ..components import left_right
+from ..components import left_right, norms
 from ..grid import Grid
 from ..kernels.spectral import exponentials, multiply
 from ..model import Canonical
@@ -237,9 +237,11 @@ def back_transform(hat: Array, axes: tuple[int, ...], cells: list[int], workers:
 
 
 def apply_multiplier(
-    x: Array, multiplier: Multiplier, grid: Grid, axes: tuple[int, ...], tails: list[float] | None, threads: int
-) -> None:
-    """Apply a part to the state ``x`` (components, batch, *cells), in place.
+    x: Array, multiplier: Multiplier, grid: Grid, axes: tuple[int, ...], tails: list[float] | None, threads: int, threshold: float = 0.0
+) -> float:
+    """Apply a part to the state ``x`` (components, batch, *cells), in place; of a large one, slabs without a number of the magnitude ``threshold`` are left.
+
+    Returns a bound of the sum of the trace norms of the cells that were left as they are.
 
     Parameters
     ----------
@@ -248,21 +250,25 @@ def apply_multiplier(
     """
     if x.size <= SLAB:
         _apply(x, multiplier, grid, axes, tails, threads)
-        return
+        return 0.0
     free = [i for i in range(grid.ndim) if i not in axes]
     if not free:
         for part in _split(multiplier):
             sub = x[list(part.members)]
             _apply(sub, part, grid, axes, tails, threads)
             x[list(part.members)] = sub
-        return
+        return 0.0
     axis = free[0]
     count = min(grid.shape[axis], -(-x.size // SLAB))
-    edges = [k * grid.shape[axis] // count for k in range(count + 1)]
+    edges, content = [k * grid.shape[axis] // count for k in range(count + 1)], 0.0
     for low, high in pairwise(edges):
         here = (slice(None),) * (axis + 2) + (slice(low, high),)
         shifted = replace(multiplier, base=multiplier.base + low * multiplier.strides[:, axis + 1])
+        if threshold > 0 and np.abs(x[here]).max() < threshold:
+            content += float(norms(len(x)) @ np.abs(x[here]).reshape(len(x), -1).sum(axis=1, dtype=float))
+            continue
         _apply(x[here], shifted, grid, axes, tails, threads)
+    return content
 
 
 def _apply(x: Array, m: Multiplier, grid: Grid, axes: tuple[int, ...], tails: list[float] | None, threads: int) -> None:
@@ -290,7 +296,7 @@ def record_tails(hat: Array, grid: Grid, axes: tuple[int, ...], tails: list[floa
         low = int(np.ceil((1.0 - TAIL) * (n // 2)))
         band = [slice(None)] * hat.ndim
         band[i + 2] = slice(low, None) if i == axes[-1] else slice(low, n - low + 1)
-        part = hat[tuple(band)]
+        part = hat[tuple(band)].astype(complex, copy=False)
         weight = 2.0 if i == axes[-1] else 1.0
         if len(axes) > 1 and i != axes[-1]:
             weight = 2.0  # the other half of the last axis

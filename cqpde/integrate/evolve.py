@@ -50,7 +50,7 @@ class Progress:
     """Counters of a run, as they stand at an output.
 
     ``tail`` and ``edge`` are the largest content so far of the highest modes (integrated trace norm; None: not looked at) and of the
-    outermost cells of open axes, where the route looks at them between outputs.
+    outermost cells of open axes, where the route looks at them between outputs. ``skipped`` bounds the error of lines that were left as they are.
     """
 
     steps: int = 0
@@ -60,6 +60,7 @@ class Progress:
     applications: int = 0
     tail: float | None = None
     edge: float = 0.0
+    skipped: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ COMPARED = 1 << 20
 
 def fixed_steps(
     composition: Composition, dim: int, x: Array, times: Array, dt: float, report: Callable[[float], None],
-    keeper: NoKeeper | None = None,
+    keeper: NoKeeper | None = None, skip_below: float = 0.0,
 ) -> Iterator[Frame]:  # fmt: skip
     """Yield a frame at every one of ``times``.
 
@@ -46,6 +46,9 @@ def fixed_steps(
         Step; the actual one is the next smaller of which an even number fills the gap (one step where that has no time error).
     keeper : NoKeeper, optional
         Is offered the states after every step; where it resumes a run, only the frames that are left are yielded.
+    skip_below : float
+        Lines of a large state whose numbers are all smaller than this, relative to the largest at the start, are left as they are in a sweep. Twice their
+        integrated trace norm, summed over sweeps, is ``progress.skipped``.
 
     Raises
     ------
@@ -56,6 +59,7 @@ def fixed_steps(
     counts = [1 if composition.exact else 2 * int(np.ceil(0.5 * gap / dt - 1e-9)) for gap in np.diff(times)]
     batch, volume = x.shape[1], grid.cell_volume
     escaped = np.zeros((batch, 2 * grid.ndim, x.shape[0]))
+    composition.skip_below = skip_below * float(max(x.max(), -x.min()))
     progress, first, fine, done = Progress(tail=0.0), 1, 0, 0  # fine: the twin has come to the next output; done: steps since the last one
     rough: Array | None
     if keeper.resumed is None:
@@ -65,8 +69,8 @@ def fixed_steps(
     else:
         saved = keeper.resumed
         first, fine, done = saved.count("index", 1, len(times)), saved.count("fine", 0, 1), saved.count("done", 0, max(counts))
-        rough = None if composition.exact or first == len(times) else saved.array("rough", *x.shape)
-        x, escaped, progress = saved.array("x", *x.shape), saved.array("escaped", *escaped.shape), Progress(**saved.fields("progress", progress))
+        rough = None if composition.exact or first == len(times) else saved.array("rough", *x.shape, dtype=x.dtype)
+        x, escaped, progress = saved.array("x", *x.shape, dtype=x.dtype), saved.array("escaped", *escaped.shape), Progress(**saved.fields("progress", progress))
     for index, ((start, end), count) in enumerate(zip(pairwise(times[first - 1 :]), counts[first - 1 :], strict=True), start=first):
         t, length = float(start), float(end - start)
         if not fine and not done:
@@ -79,11 +83,13 @@ def fixed_steps(
             keeper.offer(index, lambda: (arrays, {"progress": vars(progress), "t": now, "fine": fine, "done": done}))
 
         def twin(now: float, done: int, y: Array, gone: Array, x: Array = x, escaped: Array = escaped, half: int = count // 2, offer: Any = offer) -> None:
+            composition.left_out = 0.0  # what the twin leaves out is part of its distance
             offer(now, *((0, done) if done < half else (1, 0)), x, y, escaped)
 
         def seen(now: float, done: int, y: Array, gone: Array, rough: Array | None = rough, count: int = count, offer: Any = offer) -> None:
             require_finite(y.reshape(y.shape[0], -1), grid, now, progress.steps)
             progress.edge = max(progress.edge, edge_content(y, grid, dim))
+            progress.skipped, composition.left_out = progress.skipped + 2.0 * composition.left_out, 0.0
             report(now)
             if done < count:
                 offer(now, 1, done, y, rough, gone)
@@ -112,7 +118,7 @@ def difference(x: Array, y: Array, volume: float) -> float:
     worst, each = 0.0, max(1, COMPARED // x.shape[0])
     for k in range(x.shape[1]):
         parts = range(0, a.shape[2], each)
-        worst = max(worst, sum(trace_norm_bound(a[:, k, i : i + each] - b[:, k, i : i + each], 1, volume) for i in parts))
+        worst = max(worst, sum(trace_norm_bound(np.subtract(a[:, k, i : i + each], b[:, k, i : i + each], dtype=float), 1, volume) for i in parts))
     return worst
 
 
@@ -122,6 +128,6 @@ def edge_content(x: Array, grid: Grid, dim: int) -> float:
     for i, axis in enumerate(grid.axes):
         if not axis.periodic:
             for place in (0, axis.n - 1):
-                f = np.take(x[:dim], place, axis=i + 2).sum(axis=0)
+                f = np.take(x[:dim], place, axis=i + 2).sum(axis=0, dtype=float)
                 worst = max(worst, float(np.abs(f).reshape(f.shape[0], -1).sum(axis=1).max()))
     return worst * grid.cell_volume

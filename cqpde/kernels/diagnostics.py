@@ -30,9 +30,11 @@ def _survey_cells(x: Array, d: int, k0: int, k1: int) -> tuple[float, float, flo
         if d == 2:
             a, b, re, im = x[0, k : k + n], x[1, k : k + n], x[2, k : k + n], x[3, k : k + n]
             for i in range(n):
-                half = 0.5 * (a[i] - b[i])
-                trace[i] = a[i] + b[i]
-                low = 0.5 * trace[i] - np.sqrt(half * half + re[i] * re[i] + im[i] * im[i])
+                # in double precision whatever the state has
+                p, q, u, v = np.float64(a[i]), np.float64(b[i]), np.float64(re[i]), np.float64(im[i])
+                half = 0.5 * (p - q)
+                trace[i] = p + q
+                low = 0.5 * trace[i] - np.sqrt(half * half + u * u + v * v)
                 smallest[i] = low if low < smallest[i] else smallest[i]
         else:
             trace[:n] = 0.0

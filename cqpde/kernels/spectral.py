@@ -82,6 +82,40 @@ def multiply(
         _multiply_lines(0, x.shape[1] // shape[-1], x, y, shape, row, col, base, strides, table)
 
 
+@kernel(parallel=True, nogil=True)
+def multiply_in_place(
+    x: Array, shape: Array, row: Array, col: Array, base: Array, strides: Array, table: Array
+) -> None:
+    """``x[row] = sum over terms of table * x[col]`` as :func:`multiply`, of real numbers and in place; components without a term become zero."""
+    n_axes = shape.shape[0]
+    n = shape[n_axes - 1]
+    lines = x.shape[1] // n
+    for index in prange(BLOCKS):
+        b = np.int64(index)
+        y = np.zeros((x.shape[0], n), dtype=x.dtype)
+        for line in range(b * lines // BLOCKS, (b + 1) * lines // BLOCKS):
+            start = line * n
+            y[:] = 0
+            for e in range(row.shape[0]):
+                at, rest = base[e], line
+                for axis in range(n_axes - 2, -1, -1):
+                    at += (rest % shape[axis]) * strides[e, axis]
+                    rest //= shape[axis]
+                target, origin = y[row[e]], x[col[e], start : start + n]
+                if strides[e, n_axes - 1] == 0:
+                    a = table[at]
+                    for k in range(n):
+                        target[k] += a * origin[k]
+                else:
+                    values = table[at : at + n]
+                    for k in range(n):
+                        target[k] += values[k] * origin[k]
+            for r in range(x.shape[0]):
+                target, origin = x[r, start : start + n], y[r]
+                for k in range(n):
+                    target[k] = origin[k]
+
+
 @kernel(nogil=True)
 def _exponential(m: Array, out: Array, power: Array, work: Array) -> None:
     """``out = exp(m)`` by scaling, Taylor series and squaring."""

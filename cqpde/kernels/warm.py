@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
 from . import diagnostics, remap, selling, spectral, stencil
-from .circulant import apply_circulants
+from .circulant import apply_circulants, plan
 
-_done: set[tuple[str, bool]] = set()
+_done: set[tuple[str, bool, int]] = set()
 
 
-def warm(route: str, values: int = 0) -> float:
+def warm(route: str, values: int = 0, dtype: Any = np.float64) -> float:
     """Run every kernel of a route on a field of a few cells; returns the seconds that took, 0 from the second call on.
 
     Parameters
@@ -20,19 +21,24 @@ def warm(route: str, values: int = 0) -> float:
     route : {"fv", "split"}
     values : int
         Numbers in the state: the diagnostics of a large one are parallel.
+    dtype : dtype
+        Of these numbers; single precision has the split route in equal steps only.
     """
-    what = (route, values >= diagnostics.PARALLEL_WORK)
+    what = (route, values >= diagnostics.PARALLEL_WORK, np.dtype(dtype).itemsize)
     if what in _done:
         return 0.0
     start = time.perf_counter()
-    _stencil()
+    _diagnostics(dtype)
+    if np.dtype(dtype) == np.float64:
+        _stencil()
     if route == "fv":
         _fv()
     else:
-        _split()
+        _split(dtype)
     if what[1]:
-        diagnostics._survey_parallel(np.ones((4, 5)), 2, np.empty((diagnostics.BLOCKS, 3)))
-        diagnostics._matrix_parallel(np.ones((4, 5)), np.zeros((2, 2, 5), dtype=complex))
+        x, rho = np.ones((4, 5), dtype=dtype), np.zeros((2, 2, 5), dtype=np.result_type(dtype, np.complex64))
+        diagnostics._survey_parallel(x, 2, np.empty((diagnostics.BLOCKS, 3)))
+        diagnostics._matrix_parallel(x, rho)
     _done.add(what)
     return time.perf_counter() - start
 
@@ -41,9 +47,13 @@ def _ints(*values: int) -> np.ndarray:
     return np.array(values, dtype=np.int64)
 
 
+def _diagnostics(dtype: Any) -> None:
+    x = np.ones((4, 5), dtype=dtype)
+    diagnostics.survey(x, 2)
+    diagnostics.matrices(x, np.zeros((2, 2, 5), dtype=np.result_type(dtype, np.complex64)))
+
+
 def _stencil() -> None:
-    diagnostics.survey(np.ones((4, 5)), 2)
-    diagnostics.matrices(np.ones((4, 5)), np.zeros((2, 2, 5), dtype=complex))
     x = np.ones((1, 5))
     none = np.zeros((1, 1), dtype=np.int64)
     for sweep in (stencil._stencil_serial, stencil._stencil_parallel):
@@ -62,14 +72,17 @@ def _fv() -> None:
         decompose(np.eye(n)[None], np.zeros((1, n * (n + 1) // 2, n), dtype=np.int64), np.zeros((1, n * (n + 1) // 2)))
 
 
-def _split() -> None:
-    z = np.ones((1, 5), dtype=complex)
+def _split(dtype: Any) -> None:
+    z = np.ones((1, 5), dtype=np.result_type(dtype, np.complex64))
     none = np.zeros((1, 1), dtype=np.int64)
-    rest = (z, z.copy(), _ints(5), _ints(0), _ints(0), _ints(0), none, np.ones(1, dtype=complex))
+    rest = (z, z.copy(), _ints(5), _ints(0), _ints(0), _ints(0), none, np.ones(1, dtype=z.dtype))
     spectral._multiply_lines(0, 1, *rest)
     spectral._multiply_parallel(*rest)
+    spectral.multiply_in_place(np.ones((1, 5), dtype=dtype), _ints(5), _ints(0), _ints(0), _ints(0), none, np.ones(1, dtype=dtype))
     none = _ints(0)
-    apply_circulants(np.ones((1, 4)), 4, 1, none, none, True, 1, none, none, none, none, np.zeros((1, 1, 2, 4)))
+    steps, roots, leaves, ends, _ = plan(4)
+    x, tables = np.ones((1, 4), dtype=dtype), np.zeros((1, 1, 1, 4, 1), dtype=dtype)
+    apply_circulants(x, 4, 1, none, none, none, True, 1, none, none, none, none, tables, steps, roots.astype(dtype), leaves, ends.astype(dtype), x.dtype.type(0), np.ones(0), np.zeros(1))
     m = np.zeros((1, 3, 3), dtype=complex)
     spectral.exponentials(m, m.copy())
     x = np.ones((1, 5))

@@ -17,7 +17,7 @@ Array = np.ndarray
 
 
 def field(ds: xr.Dataset) -> xr.DataArray:
-    """The full field ``rho`` (t, row, col, \\*axes) of a solution."""
+    """The full field ``rho`` (t, row, col, \\*axes) of a solution, in double precision: sums over cells are taken of it."""
     if "rho" not in ds:
         raise OptionError(
             "rho",
@@ -25,7 +25,7 @@ def field(ds: xr.Dataset) -> xr.DataArray:
             ", ".join(map(str, ds.data_vars)) or "no variables",
             "Solve with frames=..., or use what was saved",
         )
-    return ds["rho"]
+    return ds["rho"].astype(complex, copy=False)
 
 
 def check_axes(ds: xr.Dataset, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ class SlabComposition(Composition):
         for placed in flows:
             x.cut(placed.axis)
             flow = placed.flow
-            if flow.lines is None and flow.local is None and flow.convolved(x.x):
+            if flow.lines is None and flow.local is None and flow.convolved(x.x) is not None:
                 continue
             y = np.ascontiguousarray(x.x)
             self.own[placed.axis].apply([flow], y, escaped, None)

@@ -19,6 +19,7 @@ from ..fv.assemble import layout
 from ..integrate.evolve import evolve
 from ..recorder import Recorder
 from ..runs import (
+    MOST_DRIFT,
     POSITIVITY,
     UNPHYSICAL,
     Problem,
@@ -85,7 +86,7 @@ def _with_fallback(problem: Problem, route: Route, comm: Any, slabs: Slabs, save
 
 def _run(problem: Problem, route: Route, slabs: Slabs, savers: dict[str, Callable[..., Any]]) -> Run:
     began, first = time.perf_counter(), slabs.comm.rank == 0
-    recorder = Recorder(problem.grid, problem.model.dim, len(problem.states), problem.times, problem.kept if first or problem.store else np.array([]), savers if first else {}, problem.store)
+    recorder = Recorder(problem.grid, problem.model.dim, len(problem.states), problem.times, problem.kept if first or problem.store else np.array([]), savers if first else {}, problem.dtype, problem.store)
     report, close = progress_bar(problem) if first else ((lambda now: None), (lambda: None))
     frames, basis, least, finish = (_finite_volumes if route.method == "fv" else _split)(problem, route, slabs, report)
     seconds = {"compile": 0.0, "setup": time.perf_counter() - began}
@@ -102,7 +103,7 @@ def _run(problem: Problem, route: Route, slabs: Slabs, savers: dict[str, Callabl
 
 
 def _look(problem: Problem, recorder: Recorder, frame: SlabFrame, least: float | None) -> None:
-    require_trace(recorder, frame.index, frame.t)
+    require_trace(recorder, frame.index, frame.t, MOST_DRIFT[problem.precision])
     problem.keeper.recorded()
     require_positive(problem, recorder, frame.index, frame.t, least)
 
