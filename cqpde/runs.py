@@ -88,11 +88,13 @@ class Problem:
 
     def components(self) -> Array:
         """The initial states, (d^2, batch, *cells)."""
-        if self.precision == "single":
-            return np.stack([to_components(s.rho, self.dtype) for s in self.states], axis=1)
-        if len(self.states) == 1:
+        if len(self.states) == 1 and self.precision == "double":
             return self.states[0].components[:, None]
-        return np.stack([s.components for s in self.states], axis=1)
+        x = np.empty((self.model.dim**2, len(self.states), *self.grid.shape), dtype=self.dtype)
+        for b, state in enumerate(self.states):
+            for first, part in state.parts():
+                x[:, b, first : first + part.shape[2]] = to_components(part, self.dtype)
+        return x
 
     def stops(self) -> Array:
         """Outputs and jumps of the coefficients: steps end there."""
