@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -142,6 +142,10 @@ class State:
             for j in range(i + 1, n):
                 cov[i, j] = cov[j, i] = (z[i] - mean[i]) @ over(i, j) @ (z[j] - mean[j])
         return mean, cov
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As it goes to other processes: without what can be made again."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"resolved": {}}
 
     def on(self, grid: Grid) -> State:
         """Sample the same state on another grid over the same coordinates."""

@@ -37,6 +37,9 @@ Array = np.ndarray
 
 CHECKS = ("error", "warn", "off")
 
+#: Where a model keeps what was found out about it: structure, coefficients and flows of small grids.
+KEPT = ("_structures", "_known", "_smooth")
+
 
 @dataclass(frozen=True)
 class Canonical:
@@ -304,8 +307,12 @@ class Model:
     def forget(self) -> None:
         """Drop what was kept of earlier checks and runs: margins, structure, and the evaluated coefficients and flows of small grids."""
         self._margins.clear()
-        for kept in ("_structures", "_known", "_smooth"):
+        for kept in KEPT:
             self.__dict__.pop(kept, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As it goes to other processes: without what was kept of earlier checks and runs."""
+        return {name: value for name, value in vars(self).items() if name not in (*KEPT, "_prints")} | {"_margins": {}}
 
     def refresh(self, grid: Grid, times: tuple[float, float]) -> None:
         """Forget what was kept if a callable no longer returns what it did at the last run on this grid (a variable it reads has changed)."""

@@ -6,7 +6,6 @@ A sampler is a function ``(rng, count) -> (z, rho)`` with z of shape (count, n) 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from itertools import product
 from typing import Any
 
@@ -63,13 +62,17 @@ def density_sampler(grid: Grid, density: Coefficient, state: StateAt) -> Sampler
     """
     centres = [a.centers for a in grid.axes]
 
-    @cache
+    kept: list[tuple[Array, Array]] = []
+
     def bounds() -> tuple[Array, Array]:
+        if kept:
+            return kept[0]
         bound = np.zeros(grid.shape)
         for shift in product(np.linspace(-0.5, 0.5, PROBES), repeat=grid.ndim):
             values = np.real(density.entries(grid.mesh(shift), 0.0)[()])
             bound = np.maximum(bound, np.broadcast_to(np.where(np.isfinite(values), values, 0.0), grid.shape))
-        return MARGIN * bound, np.cumsum(bound.reshape(-1))
+        kept.append((MARGIN * bound, np.cumsum(bound.reshape(-1))))
+        return kept[0]
 
     def sample(rng: np.random.Generator, count: int) -> tuple[Array, Array]:
         bound, cumulated = bounds()

@@ -16,6 +16,7 @@ root of s (any root gives the same law).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -89,6 +90,10 @@ class Fields:
         self.form = "affine, compiled" if self.affine else f"NumPy at the points ({', '.join(above)} not affine in z)"
         #: Whether a kick changes the coefficients of the kick (set by the run).
         self.moving = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As it goes to other processes: without what was evaluated before."""
+        return vars(self) | {"_cache": {}}
 
     def _is_affine(self) -> bool:
         """Check the affine form at a few points: a callable may treat symbols and numbers differently."""
