@@ -113,8 +113,10 @@ def test_dask_workers_give_the_bits_of_one_process():
     distributed = pytest.importorskip("distributed", reason="distributed is not installed: pip install 'cqpde[dask]'")
     model = cq.Model(("q", "p"), 2, L=cq.sigmaz(), D1={"p": [0.5]}, D2={"p": 0.5}, D0="saturated", H=lambda z: [[z.q, 0 * z.q], [0 * z.q, -z.q]], D1C={"q": lambda z: z.p})
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster, distributed.Client(cluster) as client:
-        run = lambda **more: cq.unravel(model, RHO0, [0, 0.5, 1], moments=SQUARE, **OPTIONS, **more)
-        assert same(run(client=client), run())
+        rho0 = cq.product(GRID, lambda z: np.exp(-(z.q**2) - z.p**2), cq.ket("+"))  # drawn by rejection
+        run = lambda **more: cq.unravel(model, rho0, [0, 0.5, 1], moments=SQUARE, **OPTIONS, **more)
+        one = run()
+        assert same(run(client=client), one)
         with pytest.raises(OptionError, match="and comm exclude each other"):
             run(client=client, comm=_Alone())
 
