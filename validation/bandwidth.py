@@ -30,8 +30,8 @@ from cqpde.fv.generator import make_generator
 
 from .kernels import diagonal_model, seconds
 
-#: Largest state, in values, of a sweep by full matrices: its work grows with the cells of a line.
-MOST_CONTRACTED = 1 << 27
+#: Most multiply-adds of a sweep by full matrices: they grow with the cells of a line.
+MOST_PRODUCTS = 1 << 33
 
 
 @njit(parallel=True)
@@ -70,7 +70,7 @@ def sweeps(d: int, axes: int, n: int, precision: Any) -> Iterator[tuple[str, Any
                 yield f"transform {name}", x, lambda flow=flow: apply_multiplier(x, flow.multiplier, grid, flow.axes, None, numba.get_num_threads())
     local = Flow(local=local_flow(fields_at(model, grid.mesh(), 0.0, None), grid, 0.01))
     yield "local", x, lambda: composition.apply([local], x, np.zeros((1, 2 * axes, d * d)), None)
-    if x.size <= MOST_CONTRACTED:
+    if x.size * n <= MOST_PRODUCTS:
         lines = Flow(lines=contraction(grid, 1, np.array(0.1).reshape((1,) * axes), 0.01))
         yield "contraction", x, lambda: composition.apply([lines], x, np.zeros((1, 2 * axes, d * d)), None)
     if precision is np.float64:
@@ -85,6 +85,8 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--medium", action="store_true")
+    parser.add_argument("--axes", type=int, nargs="+", choices=(2, 4), default=[2, 4])
+    parser.add_argument("--levels", type=int, nargs="+", help="default: 2 and 4 (quick, medium: 2)")
     given = parser.parse_args(argv)
     sizes = {2: 96, 4: 12} if given.quick else {2: 1024, 4: 40} if given.medium else {2: 4096, 4: 64}
     budget, rows = 0.01 if given.quick else 1.0, []
@@ -97,8 +99,8 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
                 numba.set_num_threads(threads)
                 base[threads] = triad(precision, given.quick, budget)
                 print(f"{word}: triad {base[threads] / 1e9:.1f} GB/s with {threads} threads, matrix product {peak(precision, budget) / 1e9:.0f} Gflop/s on one core", flush=True)
-            for axes, n in sizes.items():
-                for d in (2,) if given.quick or given.medium else (2, 4):
+            for axes, n in ((axes, sizes[axes]) for axes in given.axes):
+                for d in given.levels or ((2,) if given.quick or given.medium else (2, 4)):
                     for name, x, action in sweeps(d, axes, n, precision):
                         for threads, stream in base.items():
                             numba.set_num_threads(threads)

@@ -45,6 +45,7 @@ tol = 1e-2
 CASES: dict[str, list[str]] = {
     "linear Diosi, 1024^2, 11 frames": ["linear_diosi", "--cells", "q=1024", "--cells", "p=1024"],
     "the same by equal steps": ["linear_diosi", "--cells", "q=1024", "--cells", "p=1024", "--dt", "0.1"],
+    "the same in single precision": ["linear_diosi", "--cells", "q=1024", "--cells", "p=1024", "--dt", "0.1", "--precision", "single"],
     "the same, exact positivity, 384 x 512": ["linear_diosi", "--cells", "q=384", "--cells", "p=512", "--positivity", "exact", "--transport", "limited", "--tol", "0.05"],
     "the same, finite volumes, 256 x 512": ["linear_diosi", "--cells", "q=256", "--cells", "p=512", "--method", "fv", "--tol", "0.05"],
     "two qubits, 28^2 x 40^2, d = 4": ["qubit_lattice", "--cells", "phi_1=28", "--cells", "phi_2=28", "--cells", "pi_1=40", "--cells", "pi_2=40"],
