@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .coefficients import sampled
     from .errors import CqpdeError, CqpdeWarning, Interrupted
     from .estimating import Estimate, estimate
+    from .following import follow
     from .fv.generator import generator
     from .grid import Grid
     from .hamiltonian import healed
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .interop import from_qobj
     from .io import load, save
     from .model import Model
+    from .moving import MovingSolution
     from .operators import basis, destroy, identity, ket, projector, sigmam, sigmap, sigmax, sigmay, sigmaz, tensor
     from .report import Report, validate
     from .resuming import resume
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "sampled": "coefficients", "CqpdeError": "errors", "CqpdeWarning": "errors", "Interrupted": "errors", "generator": "fv.generator", "Grid": "grid",
     "State": "initial", "correlated": "initial", "from_array": "initial", "gaussian": "initial", "point": "initial",
-    "product": "initial", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver",
+    "product": "initial", "follow": "following", "MovingSolution": "moving", "load": "io", "save": "io", "Model": "model", "healed": "hamiltonian", "solve": "solver",
     "resume": "resuming", "Estimate": "estimating", "estimate": "estimating", "Report": "report", "validate": "report", "from_qobj": "interop",
     **dict.fromkeys(("KetSum", "ProductSum", "ghz", "product_ket", "solve_sites", "w_state"), "sites"),
     "adjoint": "theory.adjoint", "decoherence_diffusion": "theory.tradeoff",
@@ -60,8 +62,8 @@ _WHERE = {
 }  # fmt: skip
 
 __all__ = [
-    "CqpdeError", "CqpdeWarning", "Estimate", "Grid", "Interrupted", "KetSum", "Model", "ProductSum", "Report", "State", "adjoint", "basis", "church",
-    "condition", "correlated", "correlation", "decoherence_diffusion", "destroy", "detailed_balance", "estimate", "extend", "from_array",
+    "CqpdeError", "CqpdeWarning", "Estimate", "Grid", "Interrupted", "KetSum", "Model", "MovingSolution", "ProductSum", "Report", "State", "adjoint", "basis", "church",
+    "condition", "correlated", "correlation", "decoherence_diffusion", "destroy", "detailed_balance", "estimate", "extend", "follow", "from_array",
     "from_qobj", "gaussian", "generator", "ghz", "healed", "identity", "ket", "load", "map_positivity", "mean_field_distance", "mean_field_validity",
     "measured", "models", "observables", "plot", "point", "product", "product_ket", "projector", "record_operator", "resume",
     "sampled", "save", "scalar_field", "sigmam", "sigmap", "sigmax", "sigmay", "sigmaz", "solve", "solve_sites", "spectrum", "steady_state",

@@ -96,6 +96,7 @@ def estimate(arguments: argparse.Namespace) -> int:
 
 def _estimate(arguments: argparse.Namespace) -> Estimate:
     """Estimate a run without making its state on the cells asked for, which may not fit."""
+    from .errors import OptionError
     from .estimating import FEW_VALUES, fewer
     from .estimating import estimate as found
 
@@ -106,6 +107,8 @@ def _estimate(arguments: argparse.Namespace) -> Estimate:
         return fewer(grid, FEW_VALUES)
 
     setup, options, _ = _problem(arguments, small)
+    if _follows(options):
+        raise OptionError("follow", "is not estimated: how large its windows become, the run finds out", "true", "Leave it out, or run it")
     if arguments.command == "estimate":
         options |= {"ranks": arguments.ranks, "machines": arguments.machines, "network": arguments.network}
     return found(setup.model, setup.rho0, setup.times, grid=meant[-1], **options)
@@ -117,6 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     from .communicator import shared_keeper
     from .compiling import told
     from .errors import GridError, SolverError, StateError
+    from .following import follow
     from .kernels.warm import warm
     from .parallel.world import world
     from .solver import solve
@@ -124,10 +128,13 @@ def run(arguments: argparse.Namespace) -> int:
     setup, options, text = _problem(arguments)
     output = Path(arguments.output or Path(arguments.what).with_suffix(".nc").name)
     io.check_writable(output)
-    if output.suffix == ".zarr":
-        options["output"] = output
     comm = world()
-    if comm is None and not arguments.force and setup.rho0.nbytes > LOOKED_AT * memory.available():
+    follows = _follows(options) or arguments.follow
+    if follows:
+        _require_alone(arguments, comm)
+    elif output.suffix == ".zarr":
+        options["output"] = output
+    if comm is None and not follows and not arguments.force and setup.rho0.nbytes > LOOKED_AT * memory.available():
         with contextlib.suppress(SolverError, GridError, StateError):  # of a trial: the run itself may do, or says why not
             _estimate(arguments).require_room()
     make = lambda: running.keeper_for(arguments, output, {"config": text, "command": f"cqpde run {arguments.what}"})
@@ -138,11 +145,34 @@ def run(arguments: argparse.Namespace) -> int:
             seconds = warm("split") + warm("fv")
         if seconds > 1.0:
             print(f"{'kernels':>20}  compiled in {seconds:.1f} s{'' if told else ' (kept on disk for the next run)'}")
-    go = lambda: solve(setup.model, setup.rho0, setup.times, progress=not quiet, checkpoint=keeper, comm=comm, **options)
+    if follows:
+        go: Callable[[], Any] = lambda: follow(setup.model, setup.rho0, setup.times, progress=not quiet, **options)
+    else:
+        go = lambda: solve(setup.model, setup.rho0, setup.times, progress=not quiet, checkpoint=keeper, comm=comm, **options)
     with _abort(comm):
         if comm is not None and comm.rank:
             return _follow(go)
         return _end(arguments, output, running.finished(keeper, output, f"cqpde run {arguments.what}", go, text), setup)
+
+
+def _follows(options: dict[str, Any]) -> bool:
+    """Take ``follow`` out of the options of a file, and refuse a margin without it."""
+    from .errors import OptionError
+
+    follows = bool(options.pop("follow", False))
+    if "margin" in options and not follows:
+        raise OptionError("solver.margin", "is that of a moving window", options["margin"], "Write follow = true, or leave it out")
+    return follows
+
+
+def _require_alone(arguments: argparse.Namespace, comm: Any) -> None:
+    """Refuse what a run on a moving window cannot do: be stopped to be resumed, or shared."""
+    from .errors import OptionError
+
+    if arguments.max_walltime is not None:
+        raise OptionError("--max-walltime", "does not go with a moving window, which is not kept", arguments.max_walltime, "Leave one of them out")
+    if comm is not None:
+        raise OptionError("--follow", "runs in one process", f"{comm.size} processes", "Start it without mpiexec")
 
 
 @contextlib.contextmanager
@@ -204,13 +234,19 @@ def resume(arguments: argparse.Namespace) -> int:
 def _end(arguments: argparse.Namespace, output: Path, solution: xr.Dataset | None, setup: Setup | None) -> int:
     """Say what came out of a run."""
     from . import io, running
+    from .moving import MovingSolution
 
     if solution is None:
         return running.RESUMABLE
     if arguments.json:
         print(_json(io.facts(output)))
     elif not arguments.quiet:
-        print(solution.cq.summary() if "method_reason" in solution.attrs else io.describe(output))
+        if isinstance(solution, MovingSolution):
+            print(solution.summary())
+            solution = solution.at()
+            setup = setup and replace(setup, grid=solution.cq.grid)
+        else:
+            print(solution.cq.summary() if "method_reason" in solution.attrs else io.describe(output))
         if setup is not None:
             print(_moments(solution, setup))
         print(f"{'written':>20}  {output}")
@@ -366,8 +402,10 @@ def plot(arguments: argparse.Namespace) -> int:
 
     stem = Path(arguments.files[0]).stem
     suffix = ".png"
-    files = [_dataset(f, arguments.sites) for f in arguments.files]
+    files = [_dataset(f, arguments.sites, arguments.time) for f in arguments.files]
     kind = arguments.kind or _kind_of(files[0])
+    if kind in ("movie", "series") and "window_error" in files[0]:
+        raise OptionError("--kind", "must be one of a single time for a file on a moving window", repr(kind), "Choose hybrid or marginals, with --time")
     if kind == "movie":
         from .plotting.movies import default_format
 
@@ -393,19 +431,22 @@ def plot(arguments: argparse.Namespace) -> int:
     return _written(arguments, output)
 
 
-def _dataset(path: str, sites: list[int] | None = None) -> xr.Dataset:
-    """A file with one field over phase space; of a product of one-site fields the reduced state of ``sites`` (default: the first)."""
-    import xarray as xr
+def _dataset(path: str, sites: list[int] | None = None, time: float | None = None) -> xr.Dataset:
+    """A file with one field over phase space.
 
+    Of a product of one-site fields the reduced state of ``sites`` (default: the first), of a moving window the field at a time (default: the last).
+    """
     from . import io
     from .errors import OptionError
+    from .moving import MovingSolution
+    from .sites import ProductSum
 
     found = io.load(path)
-    if not isinstance(found, xr.Dataset):
+    if isinstance(found, ProductSum):
         return found.reduced(*(sites or [1]))
     if sites:
         raise OptionError("--sites", "is for files of solve_sites", f"a {found.attrs.get('kind', 'solution')}", "Leave it out, or choose --axes")
-    return found
+    return found.at(time) if isinstance(found, MovingSolution) else found
 
 
 def _kind_of(ds: xr.Dataset) -> str:
@@ -442,7 +483,7 @@ def export(arguments: argparse.Namespace) -> int:
     from .export import export as write
 
     wanted = [f"marginal {' '.join(m.split(','))}" for m in arguments.marginal] + arguments.observable
-    write(_dataset(arguments.file, arguments.sites), arguments.output, wanted, arguments.time)
+    write(_dataset(arguments.file, arguments.sites, arguments.time), arguments.output, wanted, arguments.time)
     return _written(arguments, arguments.output)
 
 

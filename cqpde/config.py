@@ -77,7 +77,10 @@ class TimeTable(_Table):
 
 
 class SolverTable(_Table):
-    """``[solver]``: options of :func:`cqpde.solve`."""
+    """``[solver]``: options of :func:`cqpde.solve`; with ``follow = true`` those of :func:`cqpde.follow`."""
+
+    follow: bool = False
+    margin: float | None = None
 
     tol: float = 1e-4
     method: str = "auto"

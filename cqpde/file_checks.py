@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .dataset import DIAGNOSTICS
 from .errors import CqpdeWarning, FileError
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ensemble": ((), ()),
     "report": (("verdict", "p_value", "reasons"), ()),
     "product sum": ((), ("kets_re", "kets_im", "weights_re", "kind_of_site")),
+    "moving window": (
+        ("model", "method", "method_reason", "tol", "resolution", "stretches", "repeated", "most_cells"),
+        ("rho_re", "escaped_re", "mean", "covariance", "window_lower", "window_upper", "window_error", "window_loss_re", *DIAGNOSTICS),
+    ),
 }
 
 
@@ -84,12 +89,28 @@ def check_content(stored: xr.Dataset, path: str | Path, diagnostics: dict[str, s
             middle = ("batch",) if "batch" in dims else ()
             if dims not in {(t, *middle, "row", "col", *order) for t in ("t", "t_frame")} or stored[part].dtype.kind != "f":
                 refuse(f"{part} must be a field of real numbers over t, row, col, {', '.join(order)}", f"{stored[part].dtype} over {dims}")
+    if kind == "moving window":
+        _check_windows(stored, sorted(axes, key=lambda a: int(stored[a].attrs["axis_index"])), refuse)
     config, digest = stored.attrs.get("cqpde_config"), stored.attrs.get("cqpde_config_sha256")
     if config is not None and digest is not None and hashlib.sha256(config.encode()).hexdigest() != digest:
         warnings.warn(f"{path}: its configuration is not the one that it was written with (another SHA-256): the fields may be of another model", CqpdeWarning, stacklevel=3)
     for name in diagnostics:
         if name in stored and stored[name].dtype.kind not in "fiu":
             refuse(f"{name} must be numbers", stored[name].dtype)
+
+
+def _check_windows(stored: xr.Dataset, axes: list[str], refuse: Callable[[str, Any], None]) -> None:
+    """Refuse windows that are none: of other shapes, not finite, or of more cells than the field has."""
+    lower, upper = stored["window_lower"], stored["window_upper"]
+    for bound in (lower, upper):
+        if bound.dims != ("t", "axis") or bound.sizes["axis"] != len(axes) or bound.dtype.kind != "f" or not np.all(np.isfinite(bound.values)):
+            refuse(f"{bound.name} must be finite numbers over t, axis", f"{bound.dtype} over {bound.dims}")
+    most = np.array([stored.sizes[a] for a in axes])
+    widths = np.array([(float(stored[a].attrs["upper"]) - float(stored[a].attrs["lower"])) / stored.sizes[a] for a in axes])
+    framed = np.isin(stored["t"].values, stored[stored["rho_re"].dims[0]].values)
+    cells = np.round((upper.values - lower.values) / widths)
+    if not np.all(cells >= 5) or np.any(cells[framed] > most):
+        refuse(f"windows must have from 5 to {most.tolist()} cells", cells[framed].max(axis=0, initial=0).tolist())
 
 
 def field_check(stored: xr.Dataset, path: str | Path, name: str) -> Callable[[Array, tuple[int, ...]], None]:

@@ -31,6 +31,7 @@ from .options import require_flag
 if TYPE_CHECKING:
     import xarray as xr
 
+    from .moving import MovingSolution
     from .sites import ProductSum
 
 Array = np.ndarray
@@ -86,13 +87,13 @@ def check_writable(path: str | Path) -> None:
 
 
 @_alone
-def save(dataset: xr.Dataset | ProductSum, path: str | Path) -> None:
+def save(dataset: xr.Dataset | ProductSum | MovingSolution, path: str | Path) -> None:
     """Write a solution.
 
     Parameters
     ----------
-    dataset : xarray.Dataset or ProductSum
-        A result of :func:`cqpde.solve` (or part of one that keeps its coordinates) or of :func:`cqpde.solve_sites`.
+    dataset : xarray.Dataset, ProductSum or MovingSolution
+        A result of :func:`cqpde.solve` (or part of one that keeps its coordinates), of :func:`cqpde.solve_sites` or of :func:`cqpde.follow`.
     path : path
         File to write; an existing one is replaced only when the new one is complete. A name ending in ``.zarr`` writes a Zarr store of the
         same layout (needs ``pip install "cqpde[zarr]"``).
@@ -109,9 +110,10 @@ def save(dataset: xr.Dataset | ProductSum, path: str | Path) -> None:
     """
     import dask
 
+    from .moving import MovingSolution
     from .sites import ProductSum
 
-    if isinstance(dataset, ProductSum):
+    if isinstance(dataset, ProductSum | MovingSolution):
         dataset = dataset.dataset
     if "cqpde_schema" not in getattr(dataset, "attrs", {}):
         raise FileError(
@@ -291,7 +293,7 @@ def _encoding(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
 
 @_alone
 def load(path: str | Path, lazy: bool | None = None) -> Any:
-    """Read a solution, ensemble, report, export or product form written by :func:`save`.
+    """Read a solution, ensemble, report, export, product form or moving window written by :func:`save`.
 
     Parameters
     ----------
@@ -301,8 +303,8 @@ def load(path: str | Path, lazy: bool | None = None) -> Any:
 
     Returns
     -------
-    xarray.Dataset or ProductSum
-        As :func:`cqpde.solve` or :func:`cqpde.solve_sites` returned it, bit for bit.
+    xarray.Dataset, ProductSum or MovingSolution
+        As :func:`cqpde.solve`, :func:`cqpde.solve_sites` or :func:`cqpde.follow` returned it, bit for bit.
 
     Raises
     ------
@@ -380,9 +382,11 @@ def load(path: str | Path, lazy: bool | None = None) -> Any:
     if not any(v.chunks for v in stored.variables.values()):
         stored.close()  # now, and not when some thread drops it
     from . import observables  # noqa: F401 - registers the accessor .cq
+    from .moving import KIND, MovingSolution
     from .sites import ProductSum
 
-    return ProductSum(ds) if ds.attrs.get("kind") == "product sum" else ds
+    forms: dict[str, Any] = {"product sum": ProductSum, KIND: MovingSolution}
+    return forms.get(str(ds.attrs.get("kind")), lambda found: found)(ds)
 
 
 def _joined(real: Array, imaginary: Array, look: Any = None, block_info: Any = None) -> Array:
@@ -424,7 +428,7 @@ def _check_schema(stored: xr.Dataset, path: str | Path) -> None:
 def facts(path: str | Path) -> dict[str, Any]:
     """What a file holds, as plain data (for ``cqpde info --json``): model, grid, times, variables, attributes, last diagnostics."""
     ds = load(path)
-    ds = getattr(ds, "dataset", ds)  # of a ProductSum
+    ds = getattr(ds, "dataset", ds)  # of a ProductSum or MovingSolution
     plain = lambda v: v.item() if isinstance(v, np.generic) else v
     last = ds.isel(t=-1)
     return {
@@ -446,10 +450,14 @@ def facts(path: str | Path) -> dict[str, Any]:
 
 def describe(path: str | Path) -> str:
     """Describe a file in words: model, grid, times, variables, diagnostics at the end."""
-    ds, known = load(path), facts(path)
-    ds = getattr(ds, "dataset", ds)  # of a ProductSum
+    from .moving import KIND
+
+    found, known = load(path), facts(path)
+    ds = getattr(found, "dataset", found)  # of a ProductSum or MovingSolution
     told = ("kind", "model", "method", "trajectories", "seed", "dt", "verdict", "p_value", "reasons")
-    if known["kind"] == "solution" and len(known["diagnostics"]) == len(DIAGNOSTICS):
+    if known["kind"] == KIND:
+        summary = found.summary()
+    elif known["kind"] == "solution" and len(known["diagnostics"]) == len(DIAGNOSTICS):
         summary = ds.cq.summary()
     else:
         rows = {"kind": known["kind"]} | {key: ds.attrs[key] for key in told if key in ds.attrs} | {"grid": repr(grid_of(ds))}

@@ -63,7 +63,7 @@ def finished(keeper: Keeper, output: Path, history: str, go: Callable[[], xr.Dat
             raise
         solution.attrs |= _about(text, history)
         try:
-            if output.suffix == ".zarr":  # its fields were written while the run went on
+            if getattr(solution, "encoding", {}).get("source") == str(output):  # its fields were written while the run went on
                 io.annotate(output, _about(text, history))
             else:
                 io.save(solution, output)

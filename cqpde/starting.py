@@ -13,6 +13,7 @@ _TAIL = """
 tol = 1e-4                          # bound of the time error, integrated trace norm
 # method = "auto"                   # split, fv
 # positivity = "exact"              # every factor completely positive to round-off
+# follow = true                     # a moving window: [grid] then needs to hold the initial state only
 # save = ["marginal q", "purity", "entropy mutual", "expect q*sigmaz"]   # kept at every time; full fields then only at frames
 # frames = [1.0]
 """

@@ -42,15 +42,10 @@ def suggest(model: Model, rho0: Any, t: float, start: float = 0.0, paths: int = 
             centre, spread = part.mean(axis=0), part.std(axis=0)
             low, high = np.minimum(low, centre - REACH * spread), np.maximum(high, centre + REACH * spread)
             narrow = np.minimum(narrow, spread)
-        velocity, s = _forces(model, z, level, direction, start + step * dt)
+        velocity, s = forces(model, z, level, direction, start + step * dt)
         if step % 20 == 0:
             gradient = np.maximum(gradient, _splitting_gradient(model, z, start + step * dt, narrow))
-        noise = np.linalg.cholesky(s + 1e-14 * np.eye(n)) if np.any(s) else np.zeros((1, n, n))
-        z = (
-            z
-            + dt * velocity
-            + dt**0.5 * np.einsum("kij,kj->ki", np.broadcast_to(noise, (paths, n, n)), rng.normal(size=(paths, n)))
-        )
+        z = z + dt * velocity + kicks(s, dt, rng)
         if not np.all(np.isfinite(z)):
             raise GridError(
                 "suggest",
@@ -130,7 +125,15 @@ def _points(model: Model, z: Array) -> dict[str, Array]:
     return {c: z[:, i].reshape(shape) for i, c in enumerate(model.coordinates)}
 
 
-def _forces(model: Model, z: Array, level: Array, direction: Array, t: float) -> tuple[Array, Array]:
+def kicks(s: Array, dt: float, rng: np.random.Generator) -> Array:
+    """Noise of covariance ``s dt`` for each of the paths, s (paths, n, n)."""
+    paths, n, _ = s.shape
+    if not np.any(s):
+        return np.zeros((paths, n))
+    return dt**0.5 * np.einsum("kij,kj->ki", np.linalg.cholesky(s + 1e-14 * np.eye(n)), rng.normal(size=(paths, n)))
+
+
+def forces(model: Model, z: Array, level: Array, direction: Array, t: float) -> tuple[Array, Array]:
     """Drift of each path with the quantum system in one joint eigenstate of the forces, and the noise covariance."""
     count, n = z.shape
     fields = model.canonical(_points(model, z), t)
