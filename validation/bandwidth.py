@@ -57,10 +57,10 @@ def sweeps(d: int, axes: int, n: int, precision: Any) -> Iterator[tuple[str, Any
     model = diagonal_model(d, axes)
     grid = cq.Grid(**{c: (-5, 5, n) for c in model.coordinates})
     found = analyse(model, grid, (0.0,))
-    composition = Composition(model, grid, found)
+    composition = Composition(model, grid, found, dtype=precision)
     x = np.ones((d * d, 1, *grid.shape), dtype=precision)
     for part in found.parts:
-        flow = composition.flow(part, 0.0, 0.01)
+        flow = composition.flow(part, 0.0, 0.01)  # in the precision of the state
         if flow.multiplier is not None:
             name = f"{type(part).__name__.lower()}, axis {flow.axes[0] + 1} of {axes}"
             convolution = Convolution.of(flow.multiplier, x, flow.axes[0] + 1)
@@ -68,10 +68,10 @@ def sweeps(d: int, axes: int, n: int, precision: Any) -> Iterator[tuple[str, Any
             del convolution
             if axes == 2:
                 yield f"transform {name}", x, lambda flow=flow: apply_multiplier(x, flow.multiplier, grid, flow.axes, None, numba.get_num_threads())
-    local = Flow(local=local_flow(fields_at(model, grid.mesh(), 0.0, None), grid, 0.01))
+    local = Flow(local=local_flow(fields_at(model, grid.mesh(), 0.0, None), grid, 0.01)).rounded(precision)
     yield "local", x, lambda: composition.apply([local], x, np.zeros((1, 2 * axes, d * d)), None)
     if x.size * n <= MOST_PRODUCTS:
-        lines = Flow(lines=contraction(grid, 1, np.array(0.1).reshape((1,) * axes), 0.01))
+        lines = Flow(lines=contraction(grid, 1, np.array(0.1).reshape((1,) * axes), 0.01)).rounded(precision)
         yield "contraction", x, lambda: composition.apply([lines], x, np.zeros((1, 2 * axes, d * d)), None)
     if precision is np.float64:
         g = make_generator(model, grid, 0.0, layout(model, grid, (0.0,)), "limited")
