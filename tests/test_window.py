@@ -30,8 +30,8 @@ def diosi_start(h: float = 0.125, p0: float = 40.0) -> cq.State:
 
 
 def stated(moving: cq.MovingSolution, k: int) -> float:
-    """The error that a result states at an output."""
-    return float(sum(moving.dataset[name].values[k] for name in ("time_error", "grid_error", "window_error")))
+    """The error that a result states at an output (without that of the cells where it was not asked for)."""
+    return float(np.nansum([moving.dataset[name].values[k] for name in ("time_error", "grid_error", "window_error")]))
 
 
 def on(sol, grid: cq.Grid) -> np.ndarray:
@@ -81,19 +81,18 @@ def test_moments_and_observables_are_those_of_the_fields(packet):
 
 
 def test_what_the_windows_leave_out_is_the_error_and_never_normalised_away():
-    """With a narrow margin the loss is the largest error by far: the bound holds, and is no wider than it must be."""
+    """With a narrow margin the loss is the largest error: what is stated holds with it, and would not without."""
     model = cq.models.linear_diosi(**DIOSI)
-    moving = cq.follow(model, diosi_start(0.25), [0, 1], tol=0.1, margin=3.6)
+    moving = cq.follow(model, diosi_start(0.25), [0, 1], tol=0.1, margin=3.0)
     sol = moving.at()
-    error = integrated_trace_norm(sol.rho.values[0] - linear_diosi_exact(sol.cq.grid, 1.0, (0, 40), (0.4, 0.3), **DIOSI), sol.cq.grid)
-    # beyond the window the exact solution goes on
+    inside = integrated_trace_norm(sol.rho.values[0] - linear_diosi_exact(sol.cq.grid, 1.0, (0, 40), (0.4, 0.3), **DIOSI), sol.cq.grid)
     lost = float(np.trace(sol.window_loss.values[0]).real)
     assert 1e-4 < lost <= float(sol.window_error[0])
-    assert error + lost > 1e-4 and error <= stated(moving, 1) < 0.1
-    assert abs(float(sol.trace[0]) + lost + float(sol.escaped_probability[0]) - 1) < ROUND_OFF
+    assert float(sol.time_error[0]) + float(sol.grid_error[0]) < inside + lost <= stated(moving, 1) < 0.1
     assert float(sol.trace[0]) < 1 - 1e-4
+    assert abs(float(sol.trace[0]) + lost + float(sol.escaped_probability[0]) - 1) < ROUND_OFF
     with pytest.raises(SolverError, match=r"window_error must stay within tol = 0\.001"):
-        cq.follow(model, diosi_start(0.25), [0, 1], tol=1e-3, margin=3.6)
+        cq.follow(model, diosi_start(0.25), [0, 1], tol=1e-3, margin=1.5)
 
 
 def test_a_packet_that_goes_round_in_phase_space():
@@ -101,12 +100,12 @@ def test_a_packet_that_goes_round_in_phase_space():
     g, s = 0.3, 0.2
     model = cq.healed(("q", "p"), P**2 / 2 + Q**2 / 2, g * Q * cq.sigmaz(), {"p": s})
     grid = cq.Grid(q=(16, 24, 48), p=(-4, 4, 48))
-    start = cq.gaussian(grid, {"q": 20, "p": 0}, 0.7, cq.ket("+"))
+    start = cq.gaussian(grid, {"q": 20, "p": 0}, 0.6, cq.ket("+"))
     moving = cq.follow(model, start, [0, 2, 2 * np.pi], tol=1e-5)
     for k, t in enumerate(moving.t.values):
         sol, box = moving.at(t), moving.window(t)
         exact = gaussian.diagonal_gaussian(
-            np.full((2, 2), 0.5), [20, 0], 0.49 * np.eye(2), t, [(a.lower, a.upper) for a in box.axes], box.shape, M=[[0, 1], [-1, 0]],
+            np.full((2, 2), 0.5), [20, 0], 0.36 * np.eye(2), t, [(a.lower, a.upper) for a in box.axes], box.shape, M=[[0, 1], [-1, 0]],
             s=np.diag([0, s**2]), h=([0, 0], [[g, 0], [-g, 0]], None), a=([[0, 0], [-g / 2, g / 2]], None),
         )  # fmt: skip
         error = integrated_trace_norm(sol.rho.values[0] - exact, box)
@@ -131,7 +130,7 @@ def test_a_packet_that_splits_is_held_with_both_parts_or_refused():
         cq.follow(model, start, [0, 1, 2.5], tol=1e-4, margin=2.0)
 
 
-@pytest.mark.parametrize("options", [{"method": "split", "tol": 1e-5}, {"method": "split", "dt": 0.02, "tol": 1e-3}, {"method": "fv", "tol": 1e-3}])
+@pytest.mark.parametrize("options", [{"method": "split", "tol": 1e-5}, {"method": "split", "dt": 0.02, "tol": 1e-3}, {"method": "fv", "tol": 1e-3, "grid_error": False}])
 def test_coefficients_of_time_start_at_the_time_of_each_stretch(options):
     """Driven, turned and measured, against a fixed box and the integral of the drift."""
     model = cq.Model(
@@ -142,7 +141,8 @@ def test_coefficients_of_time_start_at_the_time_of_each_stretch(options):
     moving = cq.follow(model, start(small), t, **options)
     fixed = cq.solve(model, start(wide), t, **options)
     for k, apart in enumerate(differences(moving, fixed, wide)):
-        assert apart <= stated(moving, k) + float(fixed.time_error[k]) + float(fixed.grid_error[k]) + 1e-9
+        # finite volumes do the same on all cells of one lattice: what they cost is the same on both roads
+        assert apart <= stated(moving, k) + float(fixed.time_error[k]) + np.nan_to_num(float(fixed.grid_error[k])) + 1e-9
     assert moving.attrs["stretches"] >= 2
     np.testing.assert_allclose(moving.probability(), 1.0, rtol=0, atol=ROUND_OFF)
     pull = 2 * 0.3 * (np.array(t) - 0.5)  # at most: <sigma_z> is within -1 and 1
@@ -301,3 +301,12 @@ tol = 1e-3
     assert main(["plot", "far.nc", "--kind", "series"]) == 2
     (tmp_path / "far.toml").write_text(text.replace("follow = true", "margin = 5.0"))
     assert main(["run", "far.toml", "-o", "far.nc"]) == 2 and "follow = true" in capsys.readouterr().err
+
+
+def test_measurements_against_the_fixed_box_run():
+    from validation import window
+
+    moving, fixed = window.main(["--quick"])["packet"]
+    assert moving["cells"] < 0.5 * fixed["cells"] and moving["megabytes"] < 0.5 * fixed["megabytes"]
+    assert moving["error"] <= moving["stated"] and moving["probability"] < ROUND_OFF
+    assert fixed["difference"] <= moving["stated"] + fixed["stated"]
