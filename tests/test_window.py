@@ -91,7 +91,7 @@ def test_what_the_windows_leave_out_is_the_error_and_never_normalised_away():
     assert float(sol.time_error[0]) + float(sol.grid_error[0]) < inside + lost <= stated(moving, 1) < 0.1
     assert float(sol.trace[0]) < 1 - 1e-4
     assert abs(float(sol.trace[0]) + lost + float(sol.escaped_probability[0]) - 1) < ROUND_OFF
-    with pytest.raises(SolverError, match="window_error must stay within tol = 0.001"):
+    with pytest.raises(SolverError, match=r"window_error must stay within tol = 0\.001"):
         cq.follow(model, diosi_start(0.25), [0, 1], tol=1e-3, margin=1.5)
 
 
@@ -126,7 +126,7 @@ def test_a_packet_that_splits_is_held_with_both_parts_or_refused():
     weights = sol.cq.marginal("q").values[0] * grid.axis("q").spacing
     assert abs(weights[q < 50].sum() - 0.5) < 1e-4 and abs(weights[q > 50].sum() - 0.5) < 1e-4  # 50 -+ 18.75, widths 1.6
     assert weights[abs(q - 50) < 6].sum() < 1e-3
-    with pytest.raises(SolverError, match="window_error must stay within tol = 0.0001"):
+    with pytest.raises(SolverError, match=r"window_error must stay within tol = 0\.0001"):
         cq.follow(model, start, [0, 1, 2.5], tol=1e-4, margin=2.0)
 
 
