@@ -22,6 +22,7 @@ from scipy.ndimage import map_coordinates
 from scipy.stats import chi
 
 from . import dataset
+from .choice import check_words
 from .components import to_components, to_matrix
 from .errors import CqpdeError, CqpdeWarning, OptionError, RouteError, SolverError, did_you_mean
 from .grid import Grid
@@ -44,8 +45,12 @@ Array = np.ndarray
 #: Part of ``tol`` that a margin chosen by itself leaves outside the occupied cells, and that may come to the ends of a window in one stretch.
 OUTSIDE, AT_ENDS = 1e-3, 1e-2
 
-#: A stretch is tried so often, each time half as long and on a window wider by this part of the occupied extent.
+#: A stretch is tried so often, each time half as long and on a window wider by this part of the occupied extent; the next one begins
+#: as wide, and where hardly anything came to the ends one part less.
 ATTEMPTS, WIDER = 6, 0.25
+
+#: Stretches of a run at most.
+MOST_STRETCHES = 1e5
 
 #: A stretch ends at an output rather than up to this part before its predicted end.
 SNAP = 0.5
@@ -160,6 +165,7 @@ def _check_options(tol: Any, margin: Any, options: dict[str, Any]) -> None:
             raise OptionError(name, "does not go with a moving window", repr(options[name]), "Leave it out, or use cqpde.solve")
         if name not in known:
             raise OptionError(name, "must be an option of cqpde.follow", repr(options[name]), did_you_mean(name, known))
+    check_words(options.get("method", "auto"), options.get("transport"), options.get("positivity"))
 
 
 def _savers(save: Any, grid: Grid, model: Model) -> dict[str, Callable[[xr.Dataset], xr.DataArray]]:
@@ -227,15 +233,18 @@ class _Run:
         self.loss, self.error = np.zeros((d, d), dtype=complex), 0.0
         self.escaped = np.zeros((2 * grid.ndim, d, d), dtype=complex)
         self.sums = dict.fromkeys(SUMS, 0.0)
-        self.grid_error = 0.0
+        self.grid_error, self.wider = 0.0, 0
         self.began = time.perf_counter()
 
     def stretch(self) -> None:
         """Go on by one stretch, on a window of its own."""
         here = occupied(self.lattice.grid(self.window), self.rho, self.margin)
         reach, left, why = float(self.times[-1]), np.inf, ""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self.wider, self.wider + ATTEMPTS):
             end, lower, upper = predict(self.model, self.lattice, here, self.now, reach, self.margin)
+            if not MOST_STRETCHES * (end - self.now) > self.times[-1] - self.now:
+                step = f"a stretch of {end - self.now:.3g} at t = {self.now:.6g}, of {self.times[-1] - self.now:.3g} to go"
+                raise SolverError("follow", f"a run must do with {MOST_STRETCHES:g} stretches", step, "Choose earlier times, or use solve on a fixed box")
             reach = self.now + 0.5 * (end - self.now)
             wider = attempt * WIDER * (here.upper - here.lower)
             window = self.lattice.window(lower - wider, upper + wider)
@@ -261,6 +270,7 @@ class _Run:
                 "follow", f"at most {AT_ENDS * self.tol:.2g} of the state may come to the ends of a window", f"{what} from t = {self.now:.6g} on, in {ATTEMPTS} tries{why}",
                 "Raise tol or margin, use finer cells, or solve on a fixed box",
             )  # fmt: skip
+        self.wider = max(0, attempt - (left < 1e-3 * AT_ENDS * self.tol))
         self.window, self.error = window, self.error + lost
         self.loss = self.loss + outside.sum(axis=-1) * volume
         if not self.error + left <= self.tol:

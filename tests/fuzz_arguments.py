@@ -56,7 +56,7 @@ def _calls() -> dict[str, tuple[Any, dict[str, Any]]]:
         "linear_diosi": (cq.models.linear_diosi, {"m": 1, "lam": 1, "phi": 2, "sigma": 1}),
         "qubit_lattice": (cq.models.qubit_lattice, {"n": 2}), "well_and_barrier": (cq.models.well_and_barrier, {}), "mass": (cq.models.mass_in_superposition, {}),
         "check": (o["model"].check, {"grid": o["grid"], "t": 0.0, "mode": "error"}),
-        "follow": (cq.follow, {"model": o["model"], "rho0": o["start"], "t": [0, 0.1], "tol": 0.1, "margin": 4.0, "save": ["purity"], "frames": [0.1], "method": "split"}),
+        "follow": (cq.follow, {"model": o["x"], "rho0": cq.gaussian(cq.Grid(x=(-4, 4, 32)), 0.0, 0.6, cq.ket("+")), "t": [0, 0.1], "tol": 0.1, "margin": 4.0, "save": ["purity"], "frames": [0.1], "method": "split"}),
         "generator": (cq.generator, {"model": o["model"], "grid": o["grid"], "transport": "upwind"}),
         "steady_state": (cq.steady_state, {"model": o["x"], "grid": o["wall"]}), "detailed_balance": (cq.detailed_balance, {"model": o["x"], "grid": o["wall"], "state": cq.steady_state(o["x"], o["wall"])}),
         "scalar_field": (cq.scalar_field, {"operators": [cq.sigmaz(), cq.sigmax()], "noise": 1.0, "coupling": 1.0, "H": None, "periodic": True}),
