@@ -260,7 +260,7 @@ def _shared(
 ) -> Cost:  # fmt: skip
     """What a shared run costs: its traffic from the parts of the model, the speed of one core and of several from short runs."""
     values, cells, cores = model.dim**2 * len(states), math.prod(whole.shape), numba.get_num_threads()
-    small = _halved(whole, values)
+    small = _halved(whole, STEP_VALUES / values)
     some = [_on(s, small) for s in states]
     state_bytes, probes = 8.0 * values * cells, probe_times(model, times)
     length = float(times[-1] - times[0])
@@ -291,9 +291,9 @@ def _shared(
     return cost(traffic, ranks, machines, cores, one, max(1.0, one / several), network, count)
 
 
-def _halved(grid: Grid, values: int) -> Grid:
-    """The grid, its longest axes halved until it is small enough: transforms take as long per cell as on the whole."""
-    while math.prod(grid.shape) * values > STEP_VALUES and max(grid.shape) >= 10:
+def _halved(grid: Grid, cells: float) -> Grid:
+    """The grid, its longest axes halved until it has at most so many cells: lines are swept as on the whole, which other lengths might not be."""
+    while math.prod(grid.shape) > cells and max(grid.shape) >= 10:
         longest = max(grid.axes, key=lambda a: a.n)
         grid = grid.with_cells(**{longest.name: longest.n // 2})
     return grid
@@ -353,8 +353,8 @@ def _trial_grids(grid: Grid, values: int) -> list[Grid]:
     cells = math.prod(grid.shape)
     if cells * values <= FEW_VALUES:
         return [grid]
-    largest = min(PARTS[1] * cells, MOST_VALUES / values)
-    return [fewer(grid, part) for part in (largest * PARTS[0] / PARTS[1], largest)]
+    largest = _halved(grid, min(PARTS[1] * cells, MOST_VALUES / values))
+    return [_halved(largest, PARTS[0] / PARTS[1] * math.prod(largest.shape)), largest]
 
 
 def _on(state: State, grid: Grid) -> State:

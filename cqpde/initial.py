@@ -79,6 +79,7 @@ class State:
         """Density matrix per unit phase-space volume, (d, d, *cells)."""
         if isinstance(self.held, np.ndarray):
             return self.held
+        require_room("Grid", "an initial state as one array", self.nbytes, "Take it in parts, State.part", most=1.0)
         rho = np.empty((self.dim, self.dim, *self.grid.shape), dtype=complex)
         for first, part in self.parts():
             rho[:, :, first : first + part.shape[2]] = part
