@@ -178,6 +178,35 @@ dt = 0.05
 """
 
 
+STOPPED = """
+import sys, warnings
+import numpy as np, cqpde as cq
+from mpi4py import MPI
+
+warnings.simplefilter("ignore")
+comm = MPI.COMM_WORLD
+grid = cq.Grid(q=(-6, 6, 48), p=(-9, 9, 64))
+times, folder = np.linspace(0, 0.4, 5), sys.argv[1]
+start = lambda comm, **more: cq.solve(cq.models.linear_diosi(), cq.gaussian(grid, 0, 0.4, cq.ket("+")), times, comm=comm, dt=0.01, **more)
+for number, seconds in enumerate((0.0, 0.05)):
+    try:  # stopped before its first step, and after some
+        start(comm, checkpoint=f"{folder}/{number}", checkpoint_every=0, max_walltime=seconds or 1e-9, output=f"{folder}/{number}.zarr")
+    except cq.Interrupted:
+        pass
+    sol = cq.resume(f"{folder}/{number}", comm=comm)
+    if sol is not None:
+        print(float(abs(sol.rho - start(None).rho).max()))
+"""
+
+
+def test_a_run_that_was_stopped_goes_on_with_its_store_from_where_it_was(tmp_path):
+    """Also one that had not begun to step; its fields are written by the processes."""
+    (tmp_path / "run.py").write_text(STOPPED)
+    done = mpiexec(2, str(tmp_path / "run.py"), str(tmp_path))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.split()) == 2 and max(map(float, done.stdout.split())) <= 1e-14
+
+
 def test_the_command_line_on_two_processes(tmp_path):
     """``mpiexec -n 2 cqpde run``: one file, one voice, the fields of one process; a refusal is said once, with its exit code."""
     (tmp_path / "a.toml").write_text(CONFIG)

@@ -44,7 +44,7 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
     progress, dim = Progress(tail=0.0), composition.model.dim
     first, fine, done = 1, 0, 0  # fine: the twin has come to the next output; done: steps since the last one
     rough: Field | None
-    if not keeper.resumes:
+    if not slabs.comm.bcast(keeper.resumed is not None):
         yield whole_frame(slabs, dim, x.axis, Frame(0, float(times[0]), x.x, escaped, progress))
         rough = None if composition.exact else x.copy()
     else:
