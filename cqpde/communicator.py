@@ -15,14 +15,14 @@ Array = np.ndarray
 
 def together(comm: Any, action: Callable[[], Any]) -> Any:
     """Do something on the first process alone; what it returns, or the refusal that it raises, reaches all."""
-    error: CqpdeError | None = None
+    error: Exception | None = None
     value = None
     if comm.rank == 0:
         try:
             value = action()
-        except CqpdeError as raised:
+        except Exception as raised:
             error = raised
-    told = comm.bcast(error)
+    told = comm.bcast(travelling(error))
     if told is not None:
         raise error or told
     return comm.bcast(value)
@@ -30,16 +30,21 @@ def together(comm: Any, action: Callable[[], Any]) -> Any:
 
 def agree(comm: Any, action: Callable[[], Any]) -> Any:
     """Do something on every process (a collective call); where one is refused, all are, with the words of the first."""
-    error: CqpdeError | None = None
+    error: Exception | None = None
     value = None
     try:
         value = action()
-    except CqpdeError as raised:
+    except Exception as raised:
         error = raised
-    first = next((told for told in comm.allgather(error) if told is not None), None)
+    first = next((told for told in comm.allgather(travelling(error)) if told is not None), None)
     if first is not None:
-        raise first
+        raise first from error
     return value
+
+
+def travelling(error: Exception | None) -> Exception | None:
+    """An error as it goes to other processes: one that a user's function raised may not be known there."""
+    return error if error is None or isinstance(error, CqpdeError) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def processes_here(comm: Any) -> int:

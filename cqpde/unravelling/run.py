@@ -12,7 +12,7 @@ import numpy as np
 
 from ..checkpoint import NoKeeper, keeper_of
 from ..coefficients import Point
-from ..communicator import require_communicator, shared_keeper, together
+from ..communicator import require_communicator, shared_keeper, together, travelling
 from ..errors import CqpdeError, Interrupted, ModelError, OptionError, SolverError
 from ..initial import State
 from ..model import Model
@@ -207,7 +207,7 @@ def run_chunks(
             _merge(chunks, rest, by_processes(work, rest, threads, comm), keeper, progress)
     except Exception as error:
         failure = error
-    told = comm.bcast(failure if failure is None or isinstance(failure, CqpdeError) else RuntimeError(str(failure)))
+    told = comm.bcast(travelling(failure))
     if told is not None:
         raise failure or told
     return [] if comm.rank else [chunks.result()]

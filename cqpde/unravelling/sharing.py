@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ..communicator import processes_here
-from ..errors import CqpdeError, OptionError
+from ..communicator import processes_here, travelling
+from ..errors import OptionError
 from .plan import Part
 
 #: A chunk: its number, trajectories, how many of them are stored, and whether it is the pilot.
@@ -67,10 +67,8 @@ def follow(work: Work, tasks: Sequence[Task], threads: int, comm: Any) -> None:
     for _ in tasks[comm.rank :: comm.size]:
         try:
             part: Any = next(mine)
-        except CqpdeError as error:
-            part = error
-        except Exception as error:  # of a user's function: the first process raises it
-            part = RuntimeError(f"{type(error).__name__}: {error}")
+        except Exception as error:  # the first process raises it
+            part = travelling(error)
         comm.send(part, 0)
         if not comm.recv(source=0):
             break
