@@ -242,9 +242,9 @@ class _Run:
         reach, left, why = float(self.times[-1]), np.inf, ""
         for attempt in range(self.wider, self.wider + ATTEMPTS):
             end, lower, upper = predict(self.model, self.lattice, here, self.now, reach, self.margin)
-            if not MOST_STRETCHES * (end - self.now) > self.times[-1] - self.now:
-                step = f"a stretch of {end - self.now:.3g} at t = {self.now:.6g}, of {self.times[-1] - self.now:.3g} to go"
-                raise SolverError("follow", f"a run must do with {MOST_STRETCHES:g} stretches", step, "Choose earlier times, or use solve on a fixed box")
+            if end < self.times[-1] and not MOST_STRETCHES * (end - self.now) > self.times[-1] - self.times[0]:
+                step = f"a stretch of {end - self.now:.3g} at t = {self.now:.6g}, of a run of {self.times[-1] - self.times[0]:.3g}"
+                raise SolverError("follow", f"a run must do with {MOST_STRETCHES:g} stretches", step, "Raise margin or tol, choose earlier times, or use solve on a fixed box")
             reach = self.now + 0.5 * (end - self.now)
             wider = attempt * WIDER * (here.upper - here.lower)
             window = self.lattice.window(lower - wider, upper + wider)

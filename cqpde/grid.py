@@ -69,6 +69,10 @@ class Axis:
         """Whether the axis closes on itself."""
         return self.ends[0].kind == "periodic"
 
+    def inside(self, z: Array) -> Array:
+        """Positions kept on the axis: a periodic one wraps, others stop at their ends."""
+        return self.lower + np.mod(z - self.lower, self.upper - self.lower) if self.periodic else np.clip(z, self.lower, self.upper)
+
 
 @dataclass(frozen=True)
 class PartOfAxis(Axis):
@@ -87,6 +91,10 @@ class PartOfAxis(Axis):
         """Cell centres, shape (n,)."""
         k = self.first + np.arange(self.n)
         return self.whole.lower + ((k % self.whole.n if self.whole.periodic else k) + 0.5) * self.spacing
+
+    def inside(self, z: Array) -> Array:
+        """Positions kept on the whole axis if that is periodic, on this part else."""
+        return self.whole.inside(z) if self.whole.periodic else super().inside(z)
 
     @property
     def interfaces(self) -> Array:

@@ -114,3 +114,12 @@ def test_apply_operator_and_matrix_agree(transport, end):
 def test_limited_transport_has_no_generator():
     with pytest.raises(OptionError, match="not linear in the state"):
         cq.generator(cq.models.linear_diosi(), cq.Grid(q=(-1, 1, 8), p=(-1, 1, 8)), "limited")
+
+
+def test_noise_with_a_kink_at_the_seam_of_a_periodic_axis_knows_no_direction():
+    """What starts symmetric about the seam stays so: the slope there is that of both sides, not of one."""
+    grid = cq.Grid(x=(-5, 5, 40, "periodic"))
+    model = cq.Model(("x",), 1, D2=[[lambda z: 0.2 * (1 + (z.x / 5) ** 2)]])
+    start = cq.product(grid, lambda z: np.exp(-((5 - abs(z.x)) ** 2) / 0.5), [[1.0]])
+    f = cq.solve(model, start, [0, 1], method="fv", grid_error=False).rho.values[-1, 0, 0].real
+    assert np.abs(f - f[::-1]).max() < 1e-12 * f.max() and f.max() < 0.8 * start.density.max()

@@ -76,6 +76,10 @@ cases = {
         ),
         cq.Grid(q=(-4, 4, 20), p=(-4, 4, 24), x=(-3, 3, 22)), {"method": "fv", "tol": 1e-2},
     ),
+    "seam": (
+        cq.Model(("x",), 2, L=cq.sigmaz(), D1=[[0.1]], D2=[[lambda z: 0.2 * (1 + (z.x / 5) ** 2)]], D0="saturated"),
+        cq.Grid(x=(-5, 5, 40, "periodic")), {"method": "fv", "check": "off"},
+    ),
     "linear": (diosi, cq.Grid(q=(-6, 6, 40), p=(-9, 9, 24)), {"method": "fv", "transport": "linear", "check": "off"}),
     "upwind, periodic": (diosi, cq.Grid(q=(-6, 6, 40, "periodic"), p=(-9, 9, 24)), {"method": "fv", "transport": "upwind"}),
     "step control": (diosi, cq.Grid(q=(-6, 6, 96), p=(-9, 9, 128)), {"method": "split", "tol": 1e-9}),
@@ -126,7 +130,7 @@ def test_finite_volumes_and_step_control_on_many_processes(n, tmp_path):
     done = mpiexec(n, str(program))
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [line.split(",") for line in done.stdout.replace("upwind, ", "upwind ").splitlines()]
-    assert len(rows) == 6
+    assert len(rows) == 7
     for case, *values in rows:
         bound = 1e-8 if case == "step control" else 1e-12  # there the order differs, and both meet the tolerance
         assert max(map(float, values[:3])) <= bound and float(values[3]) <= 1e-12, (case, values)

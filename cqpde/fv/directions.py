@@ -105,11 +105,7 @@ def shifted_mesh(grid: Grid, shift: Array) -> dict[str, Array]:
     """Open mesh displaced by ``shift`` cells, kept inside the box: periodic axes wrap, others stop at their ends."""
     mesh = grid.mesh(shift)
     for axis in grid.axes:
-        z = mesh[axis.name]
-        if axis.periodic:
-            mesh[axis.name] = axis.lower + np.mod(z - axis.lower, axis.upper - axis.lower)
-        else:
-            mesh[axis.name] = np.clip(z, axis.lower, axis.upper)
+        mesh[axis.name] = axis.inside(mesh[axis.name])
     return mesh
 
 
@@ -124,11 +120,11 @@ def _divergence(
         axis = grid.axes[j]
         z = mesh[axis.name]
         delta = 1e-4 * axis.spacing
-        up = z + delta if axis.periodic else np.minimum(z + delta, axis.upper)
-        down = z - delta if axis.periodic else np.maximum(z - delta, axis.lower)
+        up, down = axis.inside(z + delta), axis.inside(z - delta)
+        across = np.where(up < down, 2.0 * delta, up - down)  # over the seam of a periodic axis
         s_up = model.canonical({**mesh, axis.name: up}, t).s[..., i, j]
         s_down = model.canonical({**mesh, axis.name: down}, t).s[..., i, j]
-        total = total + (s_up - s_down) / (up - down)
+        total = total + (s_up - s_down) / across
     return total
 
 

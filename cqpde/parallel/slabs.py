@@ -33,7 +33,7 @@ def longest(grid: Grid, taken: set[int]) -> int:
     free = [i for i in range(grid.ndim) if i not in taken]
     if not free:
         names = ", ".join(grid.names[i] for i in sorted(taken))
-        raise OptionError("comm", "a part that moves along all axes cannot be cut into slabs", names, "Run it on one process")
+        raise OptionError("comm", "a part that needs all axes whole cannot be cut into slabs", names, "Run it on one process, or try the other method ('fv' or 'split')")
     return max(free, key=lambda i: grid.shape[i])
 
 
