@@ -106,9 +106,9 @@ for options, rho0 in (({"dt": 0.02}, BATCH), ({"method": "fv", "grid_error": Fal
 """
 
 
-@pytest.mark.parametrize(("n", "way"), [(3, "messages"), (2, "memory")])
+@pytest.mark.parametrize(("n", "way"), [(3, "messages")])
 def test_processes_write_their_own_cells(n, way, tmp_path):
-    """42 cells over 3 processes in whole chunks; 48 over 2: the fields of a run of one process."""
+    """42 cells over 3 processes in whole chunks: the fields of a run of one process."""
     (tmp_path / "run.py").write_text(PROGRAM)
     done = mpiexec(n, str(tmp_path / "run.py"), str(tmp_path / "a.zarr"), way)
     assert done.returncode == 0, done.stderr[-2000:]

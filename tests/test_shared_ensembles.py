@@ -66,7 +66,7 @@ for action in (
 """
 
 
-@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("n", [4])
 def test_processes_give_the_bits_of_one(n, tmp_path):
     """Paths, arrivals, fields, bias, moments, extension; an error in a chunk of one process ends all with the same words."""
     (tmp_path / "run.py").write_text(PROGRAM)
