@@ -29,18 +29,18 @@ Array = np.ndarray
 LARGE = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class State:
     """A hybrid state on a grid.
 
     Attributes
     ----------
     grid : Grid
-    held : array, shape (d, d, *cells), or callable
-        ``rho``, or a function that gives it on a part of the grid (:meth:`Grid.slab`): a large state is made where it is needed, by every process
-        of a shared run its own cells.
     rho : array, shape (d, d, *cells)
-        Density matrix per unit phase-space volume at the cell centres.
+        Density matrix per unit phase-space volume at the cell centres. It may be given as a function of a part of the grid (:meth:`Grid.slab`): a large
+        state is made where it is needed, by every process of a shared run its own cells.
+    held : array or callable
+        ``rho`` as it was given.
     recipe : callable or None
         ``recipe(grid)`` samples the same state on another grid; None for arrays.
     normalisation : float
@@ -60,19 +60,25 @@ class State:
     """
 
     grid: Grid
-    held: Array | Callable[[Grid], Array]
-    recipe: Callable[[Grid], State] | None = None
-    normalisation: float = 1.0
-    note: str = ""
-    sampler: Sampler | None = None
-    slack: float = 1e-10
-    made: dict[str, Any] | None = field(default=None, repr=False, compare=False)
-    checked: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
-    resolved: dict[float, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    held: Array | Callable[[Grid], Array] = field(repr=False)
+    recipe: Callable[[Grid], State] | None
+    normalisation: float
+    note: str
+    sampler: Sampler | None
+    slack: float
+    made: dict[str, Any] | None = field(repr=False, compare=False)
+    checked: set[int] = field(repr=False, compare=False)
+    resolved: dict[float, Any] = field(repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        if isinstance(self.held, np.ndarray):
-            self.held.setflags(write=False)  # a state that was checked stays what it was
+    def __init__(
+        self, grid: Grid, rho: Array | Callable[[Grid], Array], recipe: Callable[[Grid], State] | None = None, normalisation: float = 1.0, note: str = "",
+        sampler: Sampler | None = None, slack: float = 1e-10, made: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        if isinstance(rho, np.ndarray):
+            rho.setflags(write=False)  # a state that was checked stays what it was
+        vars(self).update(
+            grid=grid, held=rho, recipe=recipe, normalisation=normalisation, note=note, sampler=sampler, slack=slack, made=made, checked=set(), resolved={}
+        )
 
     @cached_property
     def rho(self) -> Array:
