@@ -274,7 +274,7 @@ def _shared(
     else:
         traffic = fv_traffic(layout(model, small, probes), whole, trial.transport, state_bytes, ranks)
     dt = options.get("dt")
-    at = times[0] + (np.array([0.0, length * min(1.0, trial.share)]) if dt is None else min(dt, length / 6) * np.array([0.0, 2.0, 6.0]))
+    at = times[0] + (length * min(1.0, trial.share) * np.array([0.0, 0.5, 1.0]) if dt is None else min(dt, length / 10) * np.array([0.0, 2.0, 10.0]))
     before = numba.get_num_threads()
     seconds: dict[int, float] = {}
     busy = min(-(-ranks // machines), cores)
@@ -300,13 +300,11 @@ def _halved(grid: Grid, cells: float) -> Grid:
 
 
 def _per_step(model: Model, states: list[State], times: Array, options: dict[str, Any]) -> float:
-    """Seconds per step (split: after the first output, before which tables are built) or application of the generator (fv) of a short run."""
+    """Seconds per step (split) or application of the generator (fv) of a short run, after its first output, before which tables are built."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CqpdeWarning)
         found = _solve(model, states, times, {**options, "grid_error": False})
-    steps = _equal_steps(times[1:], options.get("dt"))
-    if steps is None:
-        return float(found.attrs["seconds_steps"]) / max(int(found.attrs["applications"]), 1)
+    steps = _equal_steps(times[1:], options.get("dt")) or 0.5 * max(int(found.attrs["applications"]), 2)
     return float(found.wall_seconds[-1] - found.wall_seconds[1]) / steps
 
 

@@ -30,9 +30,9 @@ from ..grid import Grid
 from .composition import planned
 from .finite_volumes import halo_width, planned_cut
 
-#: Seconds that a wait takes: on cores of one's own, and where processes share them and the one that waits keeps another from working. Measured
-#: by ``python -m validation.scaling --cost``.
-WAIT, CROWDED_WAIT = 5e-5, 2e-3
+#: Seconds that a wait takes on cores of one's own and on shared ones, where it also keeps others from this part of their work. Measured by
+#: ``python -m validation.scaling --cost``.
+WAIT, CROWDED_WAIT, CROWDED_PART = 1e-5, 1e-4, 0.15
 
 #: Seconds per message between machines beside its bytes.
 LATENCY = 5e-6
@@ -121,5 +121,6 @@ def cost(traffic: Traffic, ranks: int, machines: int, cores: int, one: float, ga
     """
     crowded = ranks > cores * machines
     sending = traffic.sent / network + traffic.messages * LATENCY if machines > 1 else 0.0
-    computing, waiting = one / (gain * machines), traffic.waits * (CROWDED_WAIT if crowded else WAIT)
+    computing = one / (gain * machines)
+    waiting = traffic.waits * CROWDED_WAIT + CROWDED_PART * computing if crowded else traffic.waits * WAIT
     return Cost(ranks, machines, traffic, one, computing, sending, waiting, count * (computing + sending + waiting))
