@@ -85,7 +85,7 @@ class _Kept(FunctionCache):
 def _digest(folder: Path) -> str:
     """Digest of all files of a folder that hold kernels: one may be compiled into another."""
     sources = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
-    return hashlib.sha256(b"".join(source for source in sources if b"@kernel(" in source)).hexdigest()
+    return hashlib.sha256(b"".join(source for source in sources if b"@kernel(" in source or b"@intrinsic" in source)).hexdigest()
 
 
 def _tell(why: str) -> None:

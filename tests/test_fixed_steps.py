@@ -74,7 +74,7 @@ def test_large_fields_are_swept_by_circulant_matrices(monkeypatch):
     monkeypatch.setattr(Convolution, "apply", lambda self, y, threshold, was=Convolution.apply: (calls.append(1), was(self, y, threshold))[1])
     before, _ = composition.chain(x, escaped, 0.0, 0.1, 3, None)
     assert not calls
-    monkeypatch.setattr(compose, "SLAB", 100)
+    monkeypatch.setattr(compose, "SWEPT", 100)
     after, _ = composition.chain(x, escaped, 0.0, 0.1, 3, None)
     assert len(calls) == 3 * 4 + 2
     assert np.abs(after - before).max() < 1e-13 * np.abs(before).max()

@@ -19,6 +19,7 @@ import numba
 import numpy as np
 
 from ..grid import Grid
+from ..kernels.circulant import SWEPT
 from ..model import Canonical, Model
 from ..stencil import Stencil, StencilBuilder
 from ..superoperators import excess, hamiltonian
@@ -27,7 +28,6 @@ from .guards import OpenEnds
 from .lines import LineMatrices, apply_lines, contraction, own_drift
 from .parts import Kick, Lines, Part, Stream, Structure, depends, drift_parts, fields_at
 from .spectral import (
-    SLAB,
     KickSymbol,
     Multiplier,
     apply_multiplier,
@@ -54,14 +54,14 @@ class Flow:
     local: Stencil | None = None
     convolution: Convolution | None = None
 
-    def convolved(self, x: Array, threshold: float = 0.0) -> float | None:
+    def convolved(self, x: Array, threshold: float = 0.0) -> tuple[float, float] | None:
         """Apply the multiplier to a large state (components, batch, *cells) in one sweep in place, if its lines can be split.
 
         In single precision to a small one too: the factor 1/n of a transform back, rounded, is a drift of the trace. Returns what
         :meth:`Convolution.apply` does, and None where nothing was done.
         """
         m = self.multiplier
-        if m is None or len(self.axes) != 1 or (x.size <= SLAB and x.dtype == np.float64) or not Convolution.fits(x.shape[self.axes[0] + 2]):
+        if m is None or len(self.axes) != 1 or (x.size <= SWEPT and x.dtype == np.float64) or not Convolution.fits(x.shape[self.axes[0] + 2]):
             return None
         if self.convolution is None or not self.convolution.suits(x):
             self.convolution = Convolution.of(m, x, self.axes[0] + 1)
@@ -119,6 +119,9 @@ class Composition:
         Kicks and streams of large states leave lines as they are that have no number of this magnitude.
     left_out : float
         Integrated trace norm (a bound of it) of what was left so, summed over sweeps.
+    watch : float
+    watched : set of int
+        A number that is finite if the sweeps have met finite numbers only, and the components that they went over, since :meth:`finite` last asked.
     """
 
     model: Model
@@ -131,6 +134,8 @@ class Composition:
     dtype: Any = np.float64
     skip_below: float = 0.0
     left_out: float = 0.0
+    watch: float = 0.0
+    watched: set[int] = field(default_factory=set)
 
     @property
     def exact(self) -> bool:
@@ -200,12 +205,27 @@ class Composition:
                 if gone is not None:
                     escaped[:, 2 * flow.lines.axis : 2 * flow.lines.axis + 2] += gone
             if flow.multiplier is not None:
-                content = flow.convolved(x, self.skip_below) if tails is None else None
-                if content is None:
+                if tails is not None or not self.convolve(flow, x):
                     content = apply_multiplier(x, flow.multiplier, self.grid, flow.axes, tails, numba.get_num_threads(), self.skip_below)
-                self.left_out += content * self.grid.cell_volume
+                    self.left_out += content * self.grid.cell_volume
             if flow.local is not None:
                 flow.local.apply_in_place(x.reshape(x.shape[0], -1), x.shape[1])
+
+    def convolve(self, flow: Flow, x: Array) -> bool:
+        """Sweep a large state (see :meth:`Flow.convolved`); whether that was possible."""
+        found = flow.convolved(x, self.skip_below)
+        if found is None or flow.convolution is None:
+            return False
+        self.left_out += found[0] * self.grid.cell_volume
+        self.watch += found[1]
+        self.watched.update(flow.convolution.members.tolist())
+        return True
+
+    def finite(self, x: Array) -> bool:
+        """Whether the sweeps since the last call met finite numbers only; a look at ``x`` itself, where they did not go over all components."""
+        total = self.watch if len(self.watched) == len(x) else float(np.sum(x))
+        self.watch, self.watched = 0.0, set()
+        return bool(np.isfinite(total))
 
     def open_ends(self, t: float, dt: float) -> OpenEnds:
         """What a step from ``t`` may carry beyond the open ends."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..components import norms
-from ..kernels.circulant import apply_circulants, plan, residues
+from ..kernels.circulant import apply_circulants, odd, plan, residues
 from .commuting import connected
 from .spectral import Multiplier
 
@@ -21,8 +21,11 @@ MOST_ODD = 63
 #: Values of the lines that are done at once: they stay in cache.
 TOGETHER = 1 << 14
 
-#: Lines that are done at once, at least (a few cache lines of each row) and at most.
-FEWEST, MOST = 32, 256
+#: Lines that are done at once, at least (a few cache lines of each row), and bytes of a row at most, of lines apart in memory and along it.
+FEWEST, MOST_ACROSS, MOST_ALONG = 32, 2048, 1024
+
+#: Tables that are made at once.
+MADE = 256
 
 
 @dataclass
@@ -60,7 +63,7 @@ class Convolution:
     @staticmethod
     def fits(n: int) -> bool:
         """Whether lines of ``n`` cells are done here."""
-        return n // (n & -n) <= MOST_ODD
+        return odd(n) <= MOST_ODD
 
     @cached_property
     def _depends(self) -> list[int]:
@@ -95,26 +98,37 @@ class Convolution:
         patterns = [i for i in rest if i in self._depends]
         free = [i for i in rest if i not in self._depends]
         first, lines, lanes = self._offsets(patterns), self._offsets(free), self._offsets(axes)
-        width = min(MOST, max(FEWEST, TOGETHER // self.shape[self.axis]), len(lanes))
+        most = (MOST_ACROSS if contiguous else MOST_ALONG) // np.dtype(self.dtype).itemsize
+        width = min(most, max(FEWEST, TOGETHER // self.shape[self.axis]), len(lanes))
         width = -(-len(lanes) // -(-len(lanes) // width))  # as even as can be
         return (first[:, None] + lines).reshape(-1), np.repeat(np.arange(len(first)), len(lines)), lanes, contiguous, width
 
     @cached_property
-    def _sets(self) -> list[tuple[Array, Array, Array, Array, Array]]:
-        """Per set of coupled components: members, rows, columns, matrices of the terms, tables."""
+    def _sets(self) -> list[tuple[Array, ...]]:
+        """Per set of coupled components, or of single ones with the same matrices: members, rows, columns, matrices of the terms, tables."""
         m = self.multiplier
         pattern = np.zeros((len(m.members),) * 2, dtype=bool)
         pattern[m.row, m.col] = True
-        out, known = [], {}
+        out: list[tuple[Array, ...]] = []
+        single: dict[Any, int] = {}
+        known: dict[Any, Array] = {}
         for part in connected(pattern):
             mine = np.flatnonzero(np.isin(m.row, part))
+            mine = mine[np.lexsort((m.col[mine], m.row[mine]))]
             keys = [(int(m.base[e]), tuple(m.strides[e].tolist())) for e in mine]
             distinct = list(dict.fromkeys(keys))
             which = np.array([distinct.index(k) for k in keys], dtype=np.int64)
             row, col = (np.searchsorted(part, index[mine]).astype(np.int64) for index in (m.row, m.col))
+            members = np.array(m.members, dtype=np.int64)[part]
+            if len(mine) == 1 and distinct[0] in single:
+                k = single[distinct[0]]
+                out[k] = (np.append(out[k][0], members), *out[k][1:])
+                continue
+            if len(mine) == 1:
+                single[distinct[0]] = len(out)
             if tuple(distinct) not in known:
                 known[tuple(distinct)] = np.array([self._table(*k) for k in distinct], dtype=self.dtype)
-            out.append((np.array(m.members, dtype=np.int64)[part], row, col, which, known[tuple(distinct)]))
+            out.append((members, row, col, which, known[tuple(distinct)]))
         return out
 
     def _table(self, base: int, strides: tuple[int, ...]) -> Array:
@@ -126,8 +140,8 @@ class Convolution:
         width = width if lanes else 1
         out = np.zeros((len(first), -(-len(side) // width), n, width), dtype=self.dtype)
         if not lanes:
-            for k in range(0, len(first), MOST):
-                out[k : k + MOST, 0, :, 0] = self._residues(base + first[k : k + MOST], strides).T
+            for k in range(0, len(first), MADE):
+                out[k : k + MADE, 0, :, 0] = self._residues(base + first[k : k + MADE], strides).T
             return out
         for k, start in enumerate(first):
             for chunk in range(out.shape[1]):
@@ -139,30 +153,34 @@ class Convolution:
         """Residues (n, count) of the matrices whose coefficients begin at ``begin`` in the table, in the precision of the state."""
         n = self.shape[self.axis]
         table = self.multiplier.table[begin + strides[self.axis] * np.arange(n // 2 + 1)[:, None]].astype(complex, copy=False)
-        return _rounded(residues(np.fft.irfft(table, n, axis=0)), plan(n)[2][0, 2], self.dtype)
+        return _rounded(residues(np.fft.irfft(table, n, axis=0)), odd(n), self.dtype)
 
-    def apply(self, x: Array, threshold: float = 0.0) -> float:
+    @property
+    def members(self) -> Array:
+        """The components that are swept."""
+        return np.asarray(self.multiplier.members)
+
+    def apply(self, x: Array, threshold: float = 0.0) -> tuple[float, float]:
         """Apply to the state ``x`` (components, batch, *cells), contiguous or a slab of such a one, in place.
 
-        Lines that are done at once and have no number of the magnitude ``threshold`` are left as they are; returns a bound of the sum of the trace
-        norms of their cells.
+        Lines that are done at once and have no number of the magnitude ``threshold`` are left as they are. Returns a bound of the sum of the trace
+        norms of their cells, and a number that is finite if all cells of the other lines are.
         """
         whole = x if x.flags.c_contiguous else x.base
         assert whole is not None and whole.flags.c_contiguous and whole.shape[0] == x.shape[0]
         begin = (x.ctypes.data - whole.ctypes.data) // x.itemsize
         flat, n, step = whole.reshape(whole.shape[0], -1), self.shape[self.axis], self.apart[self.axis]
         outer, block, lanes, contiguous, width = self._places
-        steps, roots, leaves, ends, _ = plan(n)
-        roots, ends = roots.astype(x.dtype), ends.astype(x.dtype)
-        weights, content = norms(len(flat)), 0.0
+        weights, content, watch = norms(len(flat)), 0.0, 0.0
         for members, row, col, which, tables in self._sets:
-            left_out = np.zeros(len(outer) * -(-len(lanes) // width))
+            program, roots, _ = plan(n, collapsed=len(row) == 1)
+            left_out, seen = np.zeros((2, len(outer) * -(-len(lanes) // width)))
             apply_circulants(
-                flat, n, step, begin + outer, block, lanes, contiguous, width, members, row, col, which, tables, steps, roots, leaves, ends,
-                x.dtype.type(threshold), weights[members], left_out,
+                flat, n, step, begin + outer, block, lanes, contiguous, width, members, row, col, which, tables, program, roots.astype(x.dtype),
+                x.dtype.type(threshold), weights[members], left_out, seen,
             )  # fmt: skip
-            content += float(left_out.sum())
-        return content
+            content, watch = content + float(left_out.sum()), watch + float(seen.sum())
+        return content, watch
 
 
 def _rounded(table: Array, first: int, dtype: Any) -> Array:

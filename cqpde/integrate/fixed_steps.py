@@ -87,7 +87,8 @@ def fixed_steps(
             offer(now, *((0, done) if done < half else (1, 0)), x, y, escaped)
 
         def seen(now: float, done: int, y: Array, gone: Array, rough: Array | None = rough, count: int = count, offer: Any = offer) -> None:
-            require_finite(y.reshape(y.shape[0], -1), grid, now, progress.steps)
+            if not composition.finite(y):
+                require_finite(y.reshape(y.shape[0], -1), grid, now, progress.steps)
             progress.edge = max(progress.edge, edge_content(y, grid, dim))
             progress.skipped, composition.left_out = progress.skipped + 2.0 * composition.left_out, 0.0
             report(now)

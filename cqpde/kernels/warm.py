@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from . import diagnostics, remap, selling, spectral, stencil
-from .circulant import apply_circulants, plan
+from .circulant import SWEPT, apply_circulants, plan
 
-_done: set[tuple[str, bool, int]] = set()
+_done: set[tuple[str, bool, bool, bool]] = set()
 
 
 def warm(route: str, values: int = 0, dtype: Any = np.float64) -> float:
@@ -20,21 +20,24 @@ def warm(route: str, values: int = 0, dtype: Any = np.float64) -> float:
     ----------
     route : {"fv", "split"}
     values : int
-        Numbers in the state: the diagnostics of a large one are parallel.
+        Numbers in the state: the diagnostics of a large one are parallel, and it is swept by circulant matrices.
     dtype : dtype
         Of these numbers; single precision has the split route in equal steps only.
     """
-    what = (route, values >= diagnostics.PARALLEL_WORK, np.dtype(dtype).itemsize)
+    single = np.dtype(dtype) == np.float32
+    what = (route, values >= diagnostics.PARALLEL_WORK, route == "split" and (single or values > SWEPT), single)
     if what in _done:
         return 0.0
     start = time.perf_counter()
     _diagnostics(dtype)
-    if np.dtype(dtype) == np.float64:
+    if not single:
         _stencil()
     if route == "fv":
         _fv()
     else:
         _split(dtype)
+    if what[2]:
+        _circulant(dtype)
     if what[1]:
         x, rho = np.ones((4, 5), dtype=dtype), np.zeros((2, 2, 5), dtype=np.result_type(dtype, np.complex64))
         diagnostics._survey_parallel(x, 2, np.empty((diagnostics.BLOCKS, 3)))
@@ -79,11 +82,14 @@ def _split(dtype: Any) -> None:
     spectral._multiply_lines(0, 1, *rest)
     spectral._multiply_parallel(*rest)
     spectral.multiply_in_place(np.ones((1, 5), dtype=dtype), _ints(5), _ints(0), _ints(0), _ints(0), none, np.ones(1, dtype=dtype))
-    none = _ints(0)
-    steps, roots, leaves, ends, _ = plan(4)
-    x, tables = np.ones((1, 4), dtype=dtype), np.zeros((1, 1, 1, 4, 1), dtype=dtype)
-    apply_circulants(x, 4, 1, none, none, none, True, 1, none, none, none, none, tables, steps, roots.astype(dtype), leaves, ends.astype(dtype), x.dtype.type(0), np.ones(0), np.zeros(1))
     m = np.zeros((1, 3, 3), dtype=complex)
     spectral.exponentials(m, m.copy())
     x = np.ones((1, 5))
     spectral.shift_lines(x, x.copy(), 5, 1, _ints(0))
+
+
+def _circulant(dtype: Any) -> None:
+    none = _ints(0)
+    program, roots, _ = plan(4)
+    x, tables = np.ones((1, 4), dtype=dtype), np.zeros((1, 1, 1, 4, 1), dtype=dtype)
+    apply_circulants(x, 4, 1, none, none, none, True, 1, none, none, none, none, tables, program, roots.astype(dtype), x.dtype.type(0), np.ones(0), np.zeros(1), np.zeros(1))

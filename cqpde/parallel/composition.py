@@ -70,7 +70,7 @@ class SlabComposition(Composition):
         for placed in flows:
             x.cut(placed.axis)
             flow = placed.flow
-            if flow.lines is None and flow.local is None and flow.convolved(x.x) is not None:
+            if flow.lines is None and flow.local is None and self.convolve(flow, x.x):
                 continue
             y = np.ascontiguousarray(x.x)
             self.own[placed.axis].apply([flow], y, escaped, None)
@@ -82,6 +82,10 @@ class SlabComposition(Composition):
     ) -> Array:
         """Take ``n`` symmetric steps over ``length`` with a field, in place (the first ones were taken before); returns what escaped here."""
         return self.chain(x, escaped, t, length, n, None, in_place=True, first=first, seen=seen)[1]
+
+    def finite(self, x: Any) -> bool:
+        """The same answer on all processes."""
+        return bool(self.slabs.total(not super().finite(x.x)) == 0)
 
     # -- measures of the whole field -----------------------------------------------------------------------------------
     def _open_ends(self, x: Field, t: float, length: float) -> OpenEnds:

@@ -78,7 +78,7 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
             offer(index, now, *((0, done) if done < half else (1, 0)), y, escaped)
 
         def seen(now: float, done: int, y: Field, gone: Array, index: int = index, count: int = count, rough: Field | None = rough) -> None:
-            if not np.isfinite(slabs.total(np.sum(x.x))):
+            if not composition.finite(x):
                 raise SolverError("rho", "must stay finite", f"NaN or infinity at t = {now:.6g}, step {progress.steps + done}", "Check the coefficients near the ends of the box")
             progress.edge = max(progress.edge, composition.edge(x))
             report(now)
