@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -288,12 +289,15 @@ def _apply(x: Array, m: Multiplier, grid: Grid, axes: tuple[int, ...], tails: li
 #: Share of the modes of an axis, counted from the highest, whose content says whether the axis is resolved.
 TAIL = 0.2
 
+#: Up to so many rows (two for a mode) they are found by a matrix product.
+BAND_ROWS = 64
+
 
 def record_tails(hat: Array, grid: Grid, axes: tuple[int, ...], tails: list[float]) -> None:
     """Add to ``tails`` the sum of squares in the highest :data:`TAIL` of the modes of each of ``axes``, from the transform along them."""
     for i in axes:
         n = grid.shape[i]
-        low = int(np.ceil((1.0 - TAIL) * (n // 2)))
+        low = _band_begins(n)
         band = [slice(None)] * hat.ndim
         band[i + 2] = slice(low, None) if i == axes[-1] else slice(low, n - low + 1)
         part = hat[tuple(band)].astype(complex, copy=False)
@@ -311,6 +315,22 @@ def band_content(x: Array, grid: Grid, axes: Iterable[int] | None = None) -> lis
         count = 1 if across is None else min(grid.shape[across], -(-x.size // SLAB))
         edges = [0] if across is None else [k * grid.shape[across] // count for k in range(count + 1)]
         parts = [x] if across is None else [x[(slice(None),) * (across + 2) + (slice(low, high),)] for low, high in pairwise(edges)]
+        modes = _band_modes(grid.shape[i])
         for part in parts:
-            record_tails(transform(part, (i + 2,), 1), grid, (i,), tails)
+            if len(modes) > BAND_ROWS:
+                record_tails(transform(part, (i + 2,), 1), grid, (i,), tails)
+                continue
+            found = np.matmul(modes.astype(x.dtype), part.reshape(int(np.prod(part.shape[: i + 2])), grid.shape[i], -1))
+            tails[i] += 2.0 * float(np.sum(found * found, dtype=float)) / grid.shape[i]
     return tails
+
+
+@lru_cache(maxsize=64)
+def _band_modes(n: int) -> Array:
+    """Real and imaginary parts of the highest :data:`TAIL` of the modes of ``n`` cells, as rows of a matrix."""
+    modes = np.exp(-2j * np.pi * np.outer(np.arange(_band_begins(n), n // 2 + 1), np.arange(n)) / n)
+    return np.concatenate([modes.real, modes.imag])
+
+
+def _band_begins(n: int) -> int:
+    return int(np.ceil((1.0 - TAIL) * (n // 2)))

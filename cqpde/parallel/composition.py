@@ -14,7 +14,7 @@ from ..channels.parts import Kick, Local, Part
 from ..channels.resolution import norm_of_tail
 from ..channels.spectral import band_content
 from ..grid import Grid
-from .slabs import Field, Slabs, longest
+from .slabs import Field, Slabs, longest, pieces
 
 Array = np.ndarray
 
@@ -109,7 +109,7 @@ class SlabComposition(Composition):
     def difference(self, x: Field, y: Field) -> float:
         """Integrated trace norm (a bound of it) of ``x - y``."""
         y.cut(x.axis)
-        return self.slabs.norm((x.x[:, k] - y.x[:, k] for k in range(x.x.shape[1])), self.grid.cell_volume)
+        return self.slabs.norm((a - b for a, b in zip(pieces(x.x), pieces(y.x), strict=True)), x.x.shape[1], self.grid.cell_volume)
 
     def tail(self, x: Field) -> float:
         """Content of the highest modes of the worst axis, integrated trace norm."""

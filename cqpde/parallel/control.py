@@ -27,8 +27,7 @@ class SlabMeasures(Measures):
 
     def norm(self, x: Array, batch: int) -> float:
         """See :meth:`~cqpde.integrate.evolve.Measures.norm`."""
-        y = x.reshape(x.shape[0], batch, -1)
-        return self.slabs.norm((y[:, k] for k in range(batch)), self.grid.cell_volume)
+        return self.slabs.norm([x.reshape(x.shape[0], batch, -1)], batch, self.grid.cell_volume)
 
     def require_finite(self, x: Array, t: float, step: int) -> None:
         """See :func:`~cqpde.integrate.evolve.require_finite`."""

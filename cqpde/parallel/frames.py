@@ -13,7 +13,7 @@ from ..integrate.evolve import Frame, Progress
 from ..kernels.diagnostics import survey
 from ..recorder import Recorder
 from ..runs import turned
-from .slabs import Slabs
+from .slabs import Slabs, pieces
 
 Array = np.ndarray
 
@@ -38,14 +38,16 @@ def whole_frame(slabs: Slabs, dim: int, axis: int, frame: Frame) -> SlabFrame:
     batch, volume = frame.escaped.shape[0], slabs.grid.cell_volume
     x = frame.x.reshape(dim**2, batch, *slabs.shape(axis))
     box, gone = volume * float(np.prod(slabs.grid.shape)), slabs.total(frame.escaped)
-    trace, smallest = np.zeros(batch), np.zeros(batch)
+    total, largest, least = np.zeros(batch), np.full(batch, -np.inf), np.full(batch, np.inf)
+    for part in pieces(x):
+        for b in range(batch):
+            one = np.ascontiguousarray(part[:, b])
+            of_trace, high, low = survey(one, dim)
+            low = float(min_eigenvalues(one).min()) if dim > 2 else low
+            total[b], largest[b], least[b] = total[b] + of_trace, np.maximum(largest[b], high), np.minimum(least[b], low)
+    trace, smallest = slabs.total(total) * volume, np.zeros(batch)
     for b in range(batch):
-        one = np.ascontiguousarray(x[:, b]).reshape(dim**2, -1)
-        total, largest, least = survey(one, dim)
-        if dim > 2:
-            least = float(min_eigenvalues(one).min())
-        trace[b] = float(slabs.total(total)) * volume
-        smallest[b] = relative_eigenvalue(-slabs.largest(-least), slabs.largest(largest), trace[b] + float(gone[b, :, :dim].sum()), box)
+        smallest[b] = relative_eigenvalue(-slabs.largest(-least[b]), slabs.largest(largest[b]), trace[b] + float(gone[b, :, :dim].sum()), box)
     if not np.all(np.isfinite(trace)) or not np.all(np.isfinite(smallest)):
         found = f"NaN or infinity at t = {frame.t:.6g}, step {frame.progress.steps}"
         raise SolverError("rho", "must stay finite", found, "Check the coefficients near the ends of the box")

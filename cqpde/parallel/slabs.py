@@ -24,6 +24,9 @@ from ..grid import Grid
 
 Array = np.ndarray
 
+#: Numbers of a slab that are looked at together.
+PIECE = 1 << 18
+
 #: Times that a process which waits on a crowded machine lets others go first, before it sleeps.
 YIELDS = 200
 
@@ -186,7 +189,8 @@ class Slabs:
             for place in (0, whole.n - 1):
                 row = np.zeros(x.shape[1])
                 if i != axis or low <= place < high:
-                    f = np.take(x[:dim], place - low if i == axis else place, axis=i + 2).sum(axis=0)
+                    at: Any = (slice(dim), *(slice(None),) * (i + 1), place - low if i == axis else place)
+                    f = x[at].sum(axis=0)
                     row = measure(f).reshape(f.shape[0], -1).sum(axis=1)
                 rows.append(row)
         return self.total(np.array(rows)) * self.grid.cell_volume
@@ -211,13 +215,23 @@ class Slabs:
             self.wait()
         return np.sum(self.comm.allgather(np.asarray(value, dtype=float)), axis=0)
 
-    def norm(self, states: Iterable[Array], volume: float) -> float:
-        """Integrated trace norm (a bound of it) of states (components, \\*cells) given by this process's cells, the largest of them."""
-        return float(np.max(self.total([trace_norm_bound(x.reshape(x.shape[0], -1), 1, volume) for x in states])))
+    def norm(self, parts: Iterable[Array], batch: int, volume: float) -> float:
+        """Integrated trace norm (a bound of it) of states (components, batch, cells) given by parts of this process's cells, the largest of them."""
+        found = np.zeros(batch)
+        for x in parts:
+            found += [trace_norm_bound(x[:, k], 1, volume) for k in range(batch)]
+        return float(np.max(self.total(found)))
 
     def largest(self, value: float) -> float:
         """The largest over processes."""
         return float(max(self.comm.allgather(float(value))))
+
+
+def pieces(x: Array) -> Iterator[Array]:
+    """A state (components, batch, \\*cells), which may be a slab, as contiguous parts (components, batch, cells) of some :data:`PIECE` numbers."""
+    rows = max(1, PIECE * x.shape[2] // x.size)
+    for low in range(0, x.shape[2], rows):
+        yield np.ascontiguousarray(x[:, :, low : low + rows]).reshape(*x.shape[:2], -1)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..channels.guards import relaxation_step
 from ..choice import Route
@@ -60,12 +61,13 @@ def run_on_slabs(problem: Problem, route: Route, comm: Any, savers: dict[str, Ca
 
 @contextlib.contextmanager
 def _share_of_threads(slabs: Slabs) -> Iterator[None]:
-    """Divide the cores of a machine between its processes, unless NUMBA_NUM_THREADS says how many each has."""
+    """Divide the cores of a machine between its processes, unless NUMBA_NUM_THREADS says how many each has; matrix products get as many."""
     before = numba.get_num_threads()
     if "NUMBA_NUM_THREADS" not in os.environ:
         numba.set_num_threads(max(1, before // slabs.here))
     try:
-        yield
+        with threadpool_limits(numba.get_num_threads(), user_api="blas"):
+            yield
     finally:
         numba.set_num_threads(before)
 
