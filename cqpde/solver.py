@@ -109,12 +109,13 @@ def solve(
         twice the step. What the cells leave out is reported, not refused.
     precision : {"double", "single"}
         Of the state, with ``dt``: ``"single"`` keeps state, tables and frames (complex64) in half the memory, and sums are taken in double. Its
-        round-off is up to 1e-6 per step in integrated trace norm; trace and escaped probability may then drift by 1e-4 (in double precision by 1e-9)
+        round-off is up to 1e-6 per step in integrated trace norm and part of ``time_error`` (twice the difference of the runs); trace and escaped probability may then drift by 1e-4 (in double precision by 1e-9)
         before the run is stopped.
     skip_below : float
         With ``dt``, for large states: lines whose numbers are all smaller than this, relative to the largest at the start, are left as they are in a
         kick or stream (in blocks of up to 256 lines). Their trace is kept; twice their integrated trace norm, summed over all sweeps, is added to
-        ``time_error`` and stands in the attribute ``skipped_error`` (round-off of single precision comes on top). A skipped block is still read: the gain
+        ``time_error`` and stands in the attribute ``skipped_error``. Which lines form a block depends on
+        the number of processes. A skipped block is still read: the gain
         is the arithmetic, a factor of 1.2 to 1.5 at 1e-7 in ``validation/README.md``. The default skips none.
     save : sequence of str or dict, optional
         Observables to keep at every time in ``t``: names of ``.cq`` methods with arguments behind (``"density"``, ``"marginal q"``,
@@ -188,12 +189,10 @@ def solve(
     many = require_communicator(comm)
     if not is_number(skip_below) or not 0 <= skip_below < 1:
         raise OptionError("skip_below", "must be a number in [0, 1)", repr(skip_below), "Try 1e-12")
-    if skip_below and (dt is None or many):
-        where, given = ("in equal steps (dt=)", "no dt") if dt is None else ("of one process", f"{comm.size} processes")
-        raise OptionError("skip_below", f"belongs to runs {where}", given, "Give dt=, or leave skip_below out" if dt is None else "Leave comm or skip_below out")
-    if precision == "single" and (dt is None or many):
-        where, given = ("in equal steps (dt=)", "no dt") if dt is None else ("of one process", f"{comm.size} processes")
-        raise OptionError("precision", f"'single' belongs to runs {where}", given, "Give dt=, or leave precision out" if dt is None else "Leave comm or precision out")
+    if skip_below and dt is None:
+        raise OptionError("skip_below", "belongs to runs in equal steps (dt=)", "no dt", "Give dt=, or leave skip_below out")
+    if precision == "single" and dt is None:
+        raise OptionError("precision", "'single' belongs to runs in equal steps (dt=)", "no dt", "Give dt=, or leave precision out")
     make = lambda: keeper_of(checkpoint, checkpoint_every, max_walltime)
     keeper = shared_keeper(comm, make) if many and not isinstance(checkpoint, NoKeeper) else make()
     grid = _check_states(states, model)

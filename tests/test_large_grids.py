@@ -98,9 +98,18 @@ def test_single_precision_is_that_of_its_numbers(make):
     assert 1e-9 * steps < error < 3e-7 * steps
     total = runs["single"].trace + runs["single"].escaped_probability
     assert 1e-13 < float(np.abs(total - total[0]).max()) < 5e-6
-    assert float(runs["single"].time_error[-1]) == pytest.approx(float(runs["double"].time_error[-1]), abs=3e-7 * steps)
+    assert float(runs["single"].time_error[-1]) == pytest.approx(2 * float(runs["double"].time_error[-1]), abs=6e-7 * steps)
     # observables are sums in double precision
     assert float(runs["single"].cq.expect(np.eye(model.dim))[-1]) == pytest.approx(float(runs["single"].trace[-1]), abs=1e-13)
+
+
+def test_round_off_of_single_precision_is_in_the_stated_error():
+    """Steps so small that nothing else is: the stated error bounds the distance from double precision, closely, and grows with the steps."""
+    model, rho0 = diosi((40, 56))
+    for dt in (1e-3, 5e-4):
+        runs = {p: cq.solve(model, rho0, [0, 0.4], dt=dt, precision=p, tol=0.3) for p in ("double", "single")}
+        error, stated = distance(runs["double"], runs["single"]), float(runs["single"].time_error[-1])
+        assert float(runs["double"].time_error[-1]) < 0.2 * error < 0.2 * stated < error
 
 
 def three_levels(nx, ny):

@@ -16,6 +16,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 Array = np.ndarray
@@ -99,6 +100,7 @@ def on_rows(formula: Formula, rows: int, table: str = "none", terms: int = 1, ad
     def compiled(
         _: Any, source: Any, s0: Any, s_step: Any, target: Any, t0: Any, t_step: Any, count: Any, numbers: Any, n0: Any, values: Any, places: Any, b0: Any, b_step: Any
     ) -> Any:
+        _require_contiguous(source, target, numbers, values, places)
         number = types.int64
         signature = types.void(source, number, number, target, number, number, number, numbers, number, values, places, number, number)
 
@@ -151,6 +153,7 @@ def _transposition(into: bool) -> Callable[..., None]:
 
     @intrinsic
     def compiled(_: Any, x: Any, begins: Any, b0: Any, place: Any, buffer: Any, first: Any, step: Any) -> Any:
+        _require_contiguous(x, begins, buffer)
         number = types.int64
         signature = types.void(x, begins, number, number, buffer, number, number)
 
@@ -184,6 +187,11 @@ def _transposed(builder: Any, tile: list[Any]) -> list[Any]:
                 out[r], out[r + distance] = (builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), TILE), order)) for order in (low, high))
         tile = out
     return tile
+
+
+def _require_contiguous(*arrays: Any) -> None:
+    if any(a.layout != "C" for a in arrays):
+        raise TypingError("vector instructions are for contiguous arrays")
 
 
 def _number(k: int) -> Any:

@@ -6,41 +6,76 @@ cell at ``source + offset``; coefficients are addressed by strides that are zero
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import prange
 
 from ..compiling import kernel
+from .rows import fused, on_rows
 
 Array = np.ndarray
 
 
-#: Blocks of lines that a parallel sweep hands out.
+#: Blocks of work that a parallel sweep hands out.
 BLOCKS = 64
+
+#: Cells of neighbouring lines that are done together: a loop over them is longer, and they stay in cache.
+TOGETHER = 4096
 
 #: Below this many multiply-adds a sweep is not worth a second thread.
 PARALLEL_WORK = 200_000
 
 
+def _added(x: Any, scale: Any, coefficient: Any) -> Any:
+    return (fused(scale[0] * coefficient[0], x[0], x[1]),)
+
+
+add_one, add_each = on_rows(_added, 1, "one", add=True), on_rows(_added, 1, "each", add=True)
+
+
 @kernel(nogil=True)
-def _stencil_lines(
-    line0: int, line1: int,
+def _add_row(
+    x: Array, s: int, y: Array, t: int, n: int, shift: int, periodic: int, scale: Array, coef: Array, c0: int, step: int, place: Array
+) -> None:
+    """``y[t + k] += scale coef[c0 + j step] x[s + j]`` for the cells j = k - shift of a line of n, all in flat arrays."""
+    low, high = max(0, shift), min(n, n + shift)
+    place[0] = c0 + (low - shift) * step
+    if step == 0:
+        add_one(x, s + low - shift, 0, y, t + low, 0, high - low, scale, 0, coef, place, 0, 0)
+    else:
+        add_each(x, s + low - shift, 0, y, t + low, 0, high - low, scale, 0, coef, place, 0, 0)
+    if periodic and shift != 0:
+        first, last, wrap = (0, low, n) if shift > 0 else (high, n, -n)
+        for k in range(first, last):
+            j = k - shift + wrap
+            place[0] = c0 + j * step
+            add_one(x, s + j, 0, y, t + k, 0, 1, scale, 0, coef, place, 0, 0)
+
+
+@kernel(nogil=True)
+def _stencil_blocks(
+    block0: int, block1: int, rows: int,
     x: Array, y: Array, acc: Array, shape: Array, periodic: Array, offsets: Array, first: Array,
     row: Array, col: Array, base: Array, strides: Array, coef: Array, alpha: float, beta: float, gamma: float, weight: float,
 ) -> None:  # fmt: skip
-    """Do the lines ``line0 <= line < line1`` of :func:`stencil_step`."""
-    n_axes = shape.shape[0]
-    n = shape[n_axes - 1]
-    n_comp = x.shape[0]
-    for line in range(line0, line1):
-        start = line * n
-        for r in range(n_comp):
-            here, there = y[r, start : start + n], x[r, start : start + n]
-            for k in range(n):
+    """Do the blocks ``block0 <= block < block1`` of :func:`stencil_step`: up to ``rows`` neighbouring lines along the last axis each."""
+    axes, size = shape.shape[0], x.shape[1]
+    across, n = shape[axes - 2], shape[axes - 1]
+    each = (across + rows - 1) // rows
+    cell, scale, place = np.zeros(axes, dtype=np.int64), np.array([[alpha, 0.0, 0.0, 0.0]]), np.zeros(1, dtype=np.int64)
+    for block in range(block0, block1):
+        plane, i0 = block // each, (block % each) * rows
+        i1 = min(i0 + rows, across)
+        start, count = (plane * across + i0) * n, (i1 - i0) * n
+        for r in range(x.shape[0]):
+            here, there = y[r, start : start + count], x[r, start : start + count]
+            for k in range(count):
                 here[k] = beta * there[k] + gamma * here[k]
         for g in range(offsets.shape[0]):
-            # the line that this group reads from, and where its coefficients start
-            rest, stride, source, inside = line, 1, 0, True
-            for axis in range(n_axes - 2, -1, -1):
+            # the plane that this group reads from, and the lines whose source is one without going round
+            rest, stride, source, inside = plane, 1, 0, True
+            for axis in range(axes - 3, -1, -1):
                 i = rest % shape[axis] - offsets[g, axis]
                 rest //= shape[axis]
                 if i < 0 or i >= shape[axis]:
@@ -48,98 +83,62 @@ def _stencil_lines(
                         i %= shape[axis]
                     else:
                         inside = False
+                cell[axis] = i
                 source += i * stride
                 stride *= shape[axis]
             if not inside:
                 continue
-            shift = offsets[g, n_axes - 1]
-            low = max(0, shift)
-            high = min(n, n + shift)
+            back, shift = offsets[g, axes - 2], offsets[g, axes - 1]
+            low = min(max(i0, back), i1)
+            high = max(min(i1, across + back), low)
             for e in range(first[g], first[g + 1]):
-                c0, rest = base[e], source
-                for axis in range(n_axes - 2, -1, -1):
-                    c0 += (rest % shape[axis]) * strides[e, axis]
-                    rest //= shape[axis]
-                r, c, cs = row[e], col[e], strides[e, n_axes - 1]
-                s0 = source * n
-                # slices with counters from zero: only then does the compiler vectorise
-                target = y[r, start + low : start + high]
-                origin = x[c, s0 + low - shift : s0 + high - shift]
-                if cs == 0:
-                    a = alpha * coef[c0]
-                    for k in range(target.shape[0]):
-                        target[k] += a * origin[k]
-                else:
-                    values = coef[c0 + low - shift : c0 + high - shift]
-                    for k in range(target.shape[0]):
-                        target[k] += alpha * values[k] * origin[k]
-                if periodic[n_axes - 1] and shift != 0:
-                    wrap = n if shift > 0 else -n
-                    for k in range(0 if shift > 0 else high, low if shift > 0 else n):
-                        j = k - shift + wrap
-                        y[r, start + k] += alpha * coef[c0 + j * cs] * x[c, s0 + j]
+                c0, by, step = base[e], strides[e, axes - 2], strides[e, axes - 1]
+                for axis in range(axes - 2):
+                    c0 += cell[axis] * strides[e, axis]
+                s, t = col[e] * size + source * across * n, row[e] * size + plane * across * n
+                together = shift == 0 and by == n * step
+                if together and high > low:
+                    _add_row(x, s + (low - back) * n, y, t + low * n, (high - low) * n, 0, 0, scale, coef, c0 + (low - back) * by, step, place)
+                if together and high - low == i1 - i0:
+                    continue
+                for i in range(i0, i1):
+                    k = i - back
+                    if low <= i < high:
+                        if together:
+                            continue
+                    elif periodic[axes - 2]:
+                        k %= across
+                    else:
+                        continue
+                    _add_row(x, s + k * n, y, t + i * n, n, shift, periodic[axes - 1], scale, coef, c0 + k * by, step, place)
         if weight != 0.0:
-            for r in range(n_comp):
-                total, part = acc[r, start : start + n], y[r, start : start + n]
-                for k in range(n):
+            for r in range(x.shape[0]):
+                total, part = acc[r, start : start + count], y[r, start : start + count]
+                for k in range(count):
                     total[k] += weight * part[k]
 
 
 @kernel(nogil=True)
 def _stencil_serial(
-    x: Array, y: Array, acc: Array, shape: Array, periodic: Array, offsets: Array, first: Array,
+    rows: int, x: Array, y: Array, acc: Array, shape: Array, periodic: Array, offsets: Array, first: Array,
     row: Array, col: Array, base: Array, strides: Array, coef: Array, alpha: float, beta: float, gamma: float, weight: float,
 ) -> None:  # fmt: skip
-    _stencil_lines(
-        0,
-        x.shape[1] // shape[-1],
-        x,
-        y,
-        acc,
-        shape,
-        periodic,
-        offsets,
-        first,
-        row,
-        col,
-        base,
-        strides,
-        coef,
-        alpha,
-        beta,
-        gamma,
-        weight,
-    )
+    blocks = x.shape[1] // (shape[-2] * shape[-1]) * ((shape[-2] + rows - 1) // rows)
+    _stencil_blocks(0, blocks, rows, x, y, acc, shape, periodic, offsets, first, row, col, base, strides, coef, alpha, beta, gamma, weight)
 
 
 @kernel(parallel=True, nogil=True)
 def _stencil_parallel(
-    x: Array, y: Array, acc: Array, shape: Array, periodic: Array, offsets: Array, first: Array,
+    rows: int, x: Array, y: Array, acc: Array, shape: Array, periodic: Array, offsets: Array, first: Array,
     row: Array, col: Array, base: Array, strides: Array, coef: Array, alpha: float, beta: float, gamma: float, weight: float,
 ) -> None:  # fmt: skip
-    n_lines = x.shape[1] // shape[-1]
+    blocks = x.shape[1] // (shape[-2] * shape[-1]) * ((shape[-2] + rows - 1) // rows)
     for index in prange(BLOCKS):
         b = np.int64(index)  # prange counts unsigned, and unsigned with signed makes float
-        _stencil_lines(
-            b * n_lines // BLOCKS,
-            (b + 1) * n_lines // BLOCKS,
-            x,
-            y,
-            acc,
-            shape,
-            periodic,
-            offsets,
-            first,
-            row,
-            col,
-            base,
-            strides,
-            coef,
-            alpha,
-            beta,
-            gamma,
-            weight,
-        )
+        _stencil_blocks(
+            b * blocks // BLOCKS, (b + 1) * blocks // BLOCKS, rows,
+            x, y, acc, shape, periodic, offsets, first, row, col, base, strides, coef, alpha, beta, gamma, weight,
+        )  # fmt: skip
 
 
 def stencil_step(
@@ -152,7 +151,7 @@ def stencil_step(
     ----------
     x, y, acc : array (components, cells)
         Cells in C order of ``shape``; ``y`` and ``acc`` are updated in place and must not alias ``x``.
-    shape, periodic : int64 array (axes,)
+    shape, periodic : int64 array (axes,), two or more
         Cells per axis; 1 where an axis closes on itself.
     offsets : int64 array (groups, axes)
         Where each group of terms sends what it reads.
@@ -164,7 +163,8 @@ def stencil_step(
         Strides of the coefficient in its source cell.
     """
     sweep = _stencil_parallel if len(row) * x.shape[1] > PARALLEL_WORK else _stencil_serial
-    sweep(x, y, acc, shape, periodic, offsets, first, row, col, base, strides, coef, alpha, beta, gamma, weight)
+    rows = max(1, TOGETHER // int(shape[-1]))
+    sweep(rows, x, y, acc, shape, periodic, offsets, first, row, col, base, strides, coef, alpha, beta, gamma, weight)
 
 
 @kernel(nogil=True)

@@ -58,9 +58,9 @@ def _diagnostics(dtype: Any) -> None:
 
 def _stencil() -> None:
     x = np.ones((1, 5))
-    none = np.zeros((1, 1), dtype=np.int64)
+    none = np.zeros((1, 2), dtype=np.int64)
     for sweep in (stencil._stencil_serial, stencil._stencil_parallel):
-        sweep(x, x.copy(), x.copy(), _ints(5), _ints(0), none, _ints(0, 1), _ints(0), _ints(0), _ints(0), none, np.ones(1), 1.0, 0.0, 0.0, 0.0)
+        sweep(1, x, x.copy(), x.copy(), _ints(1, 5), _ints(0, 0), none, _ints(0, 1), _ints(0), _ints(0), _ints(0), none, np.ones(1), 1.0, 0.0, 0.0, 0.0)
 
 
 def _fv() -> None:

@@ -58,7 +58,7 @@ class SlabComposition(Composition):
         self.first, self.cuts = planned(self.structure.groups, self.grid)
         for axis in {*self.cuts.values(), self.first}:
             self.slabs.require(axis)
-            self.own[axis] = Composition(self.model, self.slabs.mine(axis), self.structure, self.t0, self.accuracy, Known())
+            self.own[axis] = Composition(self.model, self.slabs.mine(axis), self.structure, self.t0, self.accuracy, Known(), dtype=self.dtype)
 
     def flow(self, part: Part, t: float, dt: float) -> Any:
         """The part over ``dt``, on its cut."""
@@ -73,7 +73,10 @@ class SlabComposition(Composition):
             if flow.lines is None and flow.local is None and self.convolve(flow, x.x):
                 continue
             y = np.ascontiguousarray(x.x)
-            self.own[placed.axis].apply([flow], y, escaped, None)
+            own = self.own[placed.axis]
+            own.skip_below, own.left_out = self.skip_below, 0.0
+            own.apply([flow], y, escaped, None)
+            self.left_out += own.left_out
             if y is not x.x:
                 x.x[...] = y
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..checkpoint import NoKeeper
 from ..errors import RouteError, SolverError
 from ..integrate.evolve import Frame, Progress
-from ..integrate.fixed_steps import MOST_BEYOND
+from ..integrate.fixed_steps import MOST_BEYOND, TWIN
 from .composition import SlabComposition
 from .frames import SlabFrame, whole_frame
 from .slabs import Field
@@ -19,7 +19,9 @@ from .slabs import Field
 Array = np.ndarray
 
 
-def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float, report: Callable[[float], None], keeper: NoKeeper) -> Iterator[SlabFrame]:
+def fixed_steps(
+    composition: SlabComposition, x: Field, times: Array, dt: float, report: Callable[[float], None], keeper: NoKeeper, skip_below: float = 0.0
+) -> Iterator[SlabFrame]:
     """Yield a frame at every one of ``times``; the field goes on from where it is, so a frame is to be used before the next is asked for.
 
     Parameters
@@ -30,6 +32,8 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
         Step; the actual one is the next smaller of which an even number fills the gap (one step where that has no time error).
     keeper : NoKeeper
         On the first process the one that writes: it gets the whole state, so that a run goes on with any number of processes.
+    skip_below : float
+        See :func:`cqpde.integrate.fixed_steps.fixed_steps`; the lines that are done at once are those of one process.
 
     Raises
     ------
@@ -41,6 +45,7 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
     counts = [1 if composition.exact else 2 * int(np.ceil(0.5 * gap / dt - 1e-9)) for gap in np.diff(times)]
     slabs, ndim, size = composition.slabs, composition.grid.ndim, x.x.shape[:2]
     escaped = np.zeros((size[1], 2 * ndim, size[0]))
+    composition.skip_below = skip_below * slabs.largest(max(x.x.max(), -x.x.min())) if skip_below else 0.0
     progress, dim = Progress(tail=0.0), composition.model.dim
     first, fine, done = 1, 0, 0  # fine: the twin has come to the next output; done: steps since the last one
     rough: Field | None
@@ -53,12 +58,13 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
         if saved is not None:
             first, fine, done = saved.count("index", 1, len(times)), saved.count("fine", 0, 1), saved.count("done", 0, max(counts))
             shape = (*size, *composition.grid.shape)
-            twin_whole = None if composition.exact or first == len(times) else saved.array("rough", *shape)
-            whole, escaped, progress = saved.array("x", *shape), saved.array("escaped", *escaped.shape), Progress(**saved.fields("progress", progress))
+            twin_whole = None if composition.exact or first == len(times) else saved.array("rough", *shape, dtype=composition.dtype)
+            whole, escaped, progress = saved.array("x", *shape, dtype=composition.dtype), saved.array("escaped", *escaped.shape), Progress(**saved.fields("progress", progress))
         first, fine, done, known = slabs.comm.bcast((first, fine, done, vars(progress)))
         progress = Progress(**known)
-        x.x[...] = slabs.hand_out(whole, size, x.axis)
-        rough = None if composition.exact or first == len(times) else slabs.field(slabs.hand_out(twin_whole, size, x.axis), x.axis)
+        hand_out = lambda field: slabs.hand_out(field, size, x.axis, composition.dtype)
+        x.x[...] = hand_out(whole)
+        rough = None if composition.exact or first == len(times) else slabs.field(hand_out(twin_whole), x.axis)
 
     def offer(index: int, now: float, fine: int, done: int, rough: Field | None, gone: Array) -> None:
         if not slabs.comm.bcast(keeper.due(index)):
@@ -75,12 +81,16 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
                 raise RouteError("Grid", "the split route needs open ends out of reach", f"a step carries {beyond:.2g} there", "Widen the box")
 
         def twin(now: float, done: int, y: Field, gone: Array, index: int = index, half: int = count // 2, escaped: Array = escaped) -> None:
+            composition.left_out = 0.0  # what the twin leaves out is part of its distance
             offer(index, now, *((0, done) if done < half else (1, 0)), y, escaped)
 
         def seen(now: float, done: int, y: Field, gone: Array, index: int = index, count: int = count, rough: Field | None = rough) -> None:
             if not composition.finite(x):
                 raise SolverError("rho", "must stay finite", f"NaN or infinity at t = {now:.6g}, step {progress.steps + done}", "Check the coefficients near the ends of the box")
             progress.edge = max(progress.edge, composition.edge(x))
+            if skip_below:
+                progress.skipped += 2.0 * float(slabs.total(composition.left_out))
+                composition.left_out = 0.0
             report(now)
             if done < count:
                 offer(index, now, 1, done, rough, gone)
@@ -91,7 +101,7 @@ def fixed_steps(composition: SlabComposition, x: Field, times: Array, dt: float,
         escaped = composition.advance(x, escaped, t, length, count, done, seen)
         fine = done = 0
         if rough is not None:
-            progress.time_error = max(progress.time_error, composition.difference(x, rough))
+            progress.time_error = max(progress.time_error, TWIN[x.x.dtype.name] * composition.difference(x, rough))
         rough = rough if index < len(counts) else None
         progress.tail = max(progress.tail or 0.0, composition.tail(x))
         progress.steps += count

@@ -67,11 +67,11 @@ def record(recorder: Recorder, frame: SlabFrame, slabs: Slabs, basis: Array | No
     d["trace"][k], d["min_eigenvalue"][k], d["end_probability"][k] = frame.trace, frame.smallest, frame.ends
     d["edge_probability"][k] = np.maximum(frame.ends[:, is_open].sum(axis=1), p.edge)
     known: dict[str, Any] = {
-        "time_error": p.time_error, "grid_error": np.nan if p.tail is None else p.tail, "dt": p.dt, "steps": p.steps, "steps_rejected": p.rejected, "wall_seconds": seconds,
+        "time_error": p.time_error + p.skipped, "grid_error": np.nan if p.tail is None else p.tail, "dt": p.dt, "steps": p.steps, "steps_rejected": p.rejected, "wall_seconds": seconds,
     }  # fmt: skip
     for name, value in known.items():
         d[name][k] = value
-    recorder.applications = p.applications
+    recorder.applications, recorder.skipped = p.applications, p.skipped
     match, store = np.flatnonzero(recorder.kept == frame.t), recorder.store
     if store is not None and len(match):
         x = frame.x if frame.axis == store.axis else slabs.redistribute(frame.x, frame.axis, store.axis)
@@ -80,7 +80,7 @@ def record(recorder: Recorder, frame: SlabFrame, slabs: Slabs, basis: Array | No
     if not slabs.comm.bcast((len(match) > 0 and store is None) or bool(recorder.savers)):
         return
     in_memory = len(match) > 0 and store is None and slabs.comm.rank == 0
-    rho = recorder.rho[match[0]] if in_memory else np.empty(recorder.frame_shape if slabs.comm.rank == 0 else 0, dtype=complex)
+    rho = recorder.rho[match[0]] if in_memory else np.empty(recorder.frame_shape if slabs.comm.rank == 0 else 0, dtype=recorder.rho.dtype)
     for rank, part in slabs.received(frame.x, frame.axis):
         rho[slabs.where(frame.axis, rank)] = np.moveaxis(to_matrix(turned(part, basis, True)), 2, 0)
     slabs.together(lambda: recorder.save(frame.t, rho))

@@ -113,10 +113,10 @@ class Slabs:
         low, high = self.cells(new)
         shape = list(x.shape)
         shape[old + 2], shape[new + 2] = self.grid.shape[old], high - low
-        y = np.empty(shape)
+        y = np.empty(shape, dtype=x.dtype)
         self.sent += x.nbytes * (1.0 - (high - low) / self.grid.shape[new])
-        sent = [self._block(x.shape, new + 2, self.cells(new, r)) for r in range(self.comm.size)]
-        got = [self._block(y.shape, old + 2, self.cells(old, r)) for r in range(self.comm.size)]
+        sent = [self._block(x, new + 2, self.cells(new, r)) for r in range(self.comm.size)]
+        got = [self._block(y, old + 2, self.cells(old, r)) for r in range(self.comm.size)]
         ones, zeros = [1] * self.comm.size, [0] * self.comm.size
         self.comm.Alltoallw([np.ascontiguousarray(x), ones, zeros, sent], [y, ones, zeros, got])
         for block in (*sent, *got):
@@ -125,12 +125,12 @@ class Slabs:
         return y
 
     @staticmethod
-    def _block(shape: tuple[int, ...], axis: int, cells: tuple[int, int]) -> Any:
-        from mpi4py import MPI
+    def _block(x: Array, axis: int, cells: tuple[int, int]) -> Any:
+        from mpi4py.util import dtlib
 
-        part, start = list(shape), [0] * len(shape)
+        part, start = list(x.shape), [0] * x.ndim
         part[axis], start[axis] = cells[1] - cells[0], cells[0]
-        return MPI.DOUBLE.Create_subarray(list(shape), part, start).Commit()
+        return dtlib.from_numpy_dtype(x.dtype).Create_subarray(list(x.shape), part, start).Commit()
 
     def received(self, x: Array, axis: int) -> Iterator[tuple[int, Array]]:
         """On the first process, the slabs along ``axis`` of all processes in turn; the others send theirs."""
@@ -139,25 +139,25 @@ class Slabs:
             return
         yield 0, x
         for rank in range(1, self.comm.size):
-            part = np.empty((*x.shape[:2], *self.shape(axis, rank)))
+            part = np.empty((*x.shape[:2], *self.shape(axis, rank)), dtype=x.dtype)
             self.comm.Recv(part, source=rank)
             yield rank, part
 
     def collect(self, x: Array, axis: int) -> Array | None:
         """The whole field on the first process, from slabs along ``axis``; None on the others."""
-        whole = None if self.comm.rank else np.empty((*x.shape[:2], *self.grid.shape))
+        whole = None if self.comm.rank else np.empty((*x.shape[:2], *self.grid.shape), dtype=x.dtype)
         for rank, part in self.received(x, axis):
             assert whole is not None
             whole[self.where(axis, rank)] = part
         return whole
 
-    def hand_out(self, whole: Array | None, batch: tuple[int, int], axis: int) -> Array:
+    def hand_out(self, whole: Array | None, batch: tuple[int, int], axis: int, dtype: Any = np.float64) -> Array:
         """This process's slab along ``axis`` of a field that the first one has; ``batch`` are its components and states."""
         if whole is not None:
             for rank in range(1, self.comm.size):
                 self.comm.Send(np.ascontiguousarray(whole[self.where(axis, rank)]), dest=rank)
             return np.ascontiguousarray(whole[self.where(axis, 0)])
-        part = np.empty((*batch, *self.shape(axis)))
+        part = np.empty((*batch, *self.shape(axis)), dtype=dtype)
         self.comm.Recv(part, source=0)
         return part
 

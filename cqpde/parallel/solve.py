@@ -115,10 +115,10 @@ def _split(problem: Problem, route: Route, slabs: Slabs, report: Callable[[float
     structure, model, times = route.structure, problem.model, problem.times
     assert structure is not None
     accuracy = float(min(1e-2 * problem.tol, 1e-6) / (times[-1] - times[0]))
-    composition = SlabComposition(model, problem.grid, structure, float(times[0]), accuracy, slabs=slabs)
+    composition = SlabComposition(model, problem.grid, structure, float(times[0]), accuracy, dtype=problem.dtype, slabs=slabs)
     field = slabs.field(_start(problem, structure.basis, slabs, composition.first), composition.first)
     if problem.dt is not None:
-        frames = watched(fixed_steps(composition, field, times, problem.dt, report, problem.keeper), np.inf)
+        frames = watched(fixed_steps(composition, field, times, problem.dt, report, problem.keeper, problem.skip_below), np.inf)
         words = f"symmetric composition of order 2, fixed steps of at most {problem.dt:g}"
     else:
         stepper, size = SlabSplit(composition, field), field.x.shape[:2]
@@ -130,11 +130,11 @@ def _split(problem: Problem, route: Route, slabs: Slabs, report: Callable[[float
         words = "exact (all parts commute)" if composition.exact else "symmetric composition, extrapolated to order 4, error controlled"
 
     def finish(recorder: Recorder, seconds: dict[str, float]) -> Run:
-        left_out = sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))
+        left_out = recorder.skipped + sum(float(np.nanmax(recorder.diagnostics[k])) for k in ("grid_error", "edge_probability"))
         how = "one field in shared memory" if slabs.shared else _exchanged(slabs)
         return Run(
             route, recorder, transport="spectral", positivity="to the size of the errors", integration=f"{words}, {slabs.comm.size} processes, {how}",
-            exactly_positive=False, linear=True, seconds=seconds, tolerated=10.0 * (problem.tol + left_out),
+            exactly_positive=False, linear=True, seconds=seconds, tolerated=10.0 * (problem.tol + left_out), skipped=recorder.skipped,
         )  # fmt: skip
 
     return frames, structure.basis, UNPHYSICAL, finish
@@ -166,5 +166,5 @@ def _finite_volumes(problem: Problem, route: Route, slabs: Slabs, report: Callab
 def _start(problem: Problem, basis: Array | None, slabs: Slabs, axis: int) -> Array:
     """This process's part of the initial states, in the basis of the composition."""
     first, end = slabs.cells(axis)
-    parts = [to_components(np.ascontiguousarray(state.part(axis, first, end - first))) for state in problem.states]
+    parts = [to_components(np.ascontiguousarray(state.part(axis, first, end - first)), problem.dtype) for state in problem.states]
     return turned(np.ascontiguousarray(np.stack(parts, axis=1)), basis, False)
