@@ -235,7 +235,7 @@ def estimate(
     cells, batch = math.prod(whole.shape), len(states)
     for name in ("dask.array", "netCDF4", "scipy.ndimage", "xarray"):  # what a run and its file load
         import_module(name)
-    warm("split")
+    warm("split", model.dim**2 * cells * batch, PRECISIONS.get(given.get("precision", "double"), np.float64))
     warm("fv")
     process = float(_resident())
     trials = _trials(model, states, whole, times, given)

@@ -161,7 +161,8 @@ class Composition:
         return remembered(self.known.symbols, (kick, t), 16, make)
 
     def flow(self, part: Part, t: float, dt: float) -> Flow:
-        """The part over ``dt`` with coefficients at ``t``."""
+        """The part over ``dt``, to 14 digits (equal gaps between outputs differ in the last ones), with coefficients at ``t``."""
+        dt = float(f"{dt:.14g}")
         at = t if self.model.time_dependent else self.t0
         key = (part, at, dt)
         if key not in self.known.flows:
