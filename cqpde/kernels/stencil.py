@@ -21,7 +21,7 @@ Array = np.ndarray
 BLOCKS = 64
 
 #: Cells of neighbouring lines that are done together: a loop over them is longer, and they stay in cache.
-TOGETHER = 4096
+TOGETHER = 2048
 
 #: Below this many multiply-adds a sweep is not worth a second thread.
 PARALLEL_WORK = 200_000
@@ -70,8 +70,12 @@ def _stencil_blocks(
         start, count = (plane * across + i0) * n, (i1 - i0) * n
         for r in range(x.shape[0]):
             here, there = y[r, start : start + count], x[r, start : start + count]
-            for k in range(count):
-                here[k] = beta * there[k] + gamma * here[k]
+            if gamma == 0.0:
+                for k in range(count):
+                    here[k] = beta * there[k]
+            else:
+                for k in range(count):
+                    here[k] = beta * there[k] + gamma * here[k]
         for g in range(offsets.shape[0]):
             # the plane that this group reads from, and the lines whose source is one without going round
             rest, stride, source, inside = plane, 1, 0, True
@@ -180,21 +184,41 @@ def link_step(
 
 
 @kernel(nogil=True)
+def _escapes(x: Array, cells: Array, index: Array, matrices: Array, batch: int, out: Array) -> None:
+    """Add the escape rate of some cells (see :func:`escape_rate`)."""
+    components, size, same = x.shape[0], x.shape[1] // batch, matrices.shape[0] == 1
+    for b in range(batch):
+        for c in range(components):
+            if same:
+                total = 0.0
+                for k in range(cells.shape[0]):
+                    total += x[c, b * size + cells[k]]
+                for r in range(components):
+                    out[b, r] += matrices[0, r, c] * total
+                continue
+            for k in range(cells.shape[0]):
+                value = x[c, b * size + cells[k]]
+                for r in range(components):
+                    out[b, r] += matrices[index[k], r, c] * value
+
+
+@kernel(parallel=True, nogil=True)
+def _escapes_parallel(x: Array, cells: Array, index: Array, matrices: Array, batch: int, parts: Array) -> None:
+    n = cells.shape[0]
+    for i in prange(BLOCKS):
+        b = np.int64(i)
+        low, high = b * n // BLOCKS, (b + 1) * n // BLOCKS
+        _escapes(x, cells[low:high], index[low:high], matrices, batch, parts[b])
+
+
 def escape_rate(x: Array, cells: Array, index: Array, matrices: Array, batch: int, out: Array) -> None:
     """Add the escape rate ``sum_k W[index k] x[:, cells k]`` of each batch entry to ``out`` (batch, components)."""
-    n_comp = x.shape[0]
-    size = x.shape[1] // batch
-    for b in range(batch):
-        for k in range(cells.shape[0]):
-            j = b * size + cells[k]
-            w = index[k]
-            for r in range(n_comp):
-                total = 0.0
-                for c in range(n_comp):
-                    m = matrices[w, r, c]
-                    if m != 0.0:
-                        total += m * x[c, j]
-                out[b, r] += total
+    if len(cells) * matrices[0].size < PARALLEL_WORK:
+        _escapes(x, cells, index, matrices, batch, out)
+        return
+    parts = np.zeros((BLOCKS, *out.shape))
+    _escapes_parallel(x, cells, index, matrices, batch, parts)
+    out += parts.sum(axis=0)
 
 
 @kernel(parallel=True, nogil=True)

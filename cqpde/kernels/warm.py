@@ -66,7 +66,8 @@ def _stencil() -> None:
 def _fv() -> None:
     x = np.ones((1, 5))
     stencil.link_step(x, x.copy(), x.copy(), _ints(0), _ints(1), np.ones(1), 1.0, 0.0)
-    stencil.escape_rate(x, _ints(0), _ints(0), np.ones((1, 1, 1)), 1, np.zeros((1, 1)))
+    for escapes, out in ((stencil._escapes, np.zeros((1, 1))), (stencil._escapes_parallel, np.zeros((stencil.BLOCKS, 1, 1)))):
+        escapes(x, _ints(0), _ints(0), np.ones((1, 1, 1)), 1, out)
     control, primitive = remap.tables()
     rest = (x, x.copy(), 5, 1, np.arange(6.0)[None], _ints(0), 0, 0, _ints(0), 3, 1, control, primitive, np.zeros((2, 1, 1)))
     remap._remap_lines(0, 1, *rest)
