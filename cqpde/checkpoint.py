@@ -68,8 +68,13 @@ MOST = 1 << 62
 class Records(Protocol):
     """What records the outputs of a run."""
 
-    total: int
-    count: int
+    @property
+    def total(self) -> int:
+        """Outputs of the whole run."""
+
+    @property
+    def count(self) -> int:
+        """Outputs so far."""
 
     def part(self, start: int, stop: int) -> tuple[Arrays, dict[str, Any]]:
         """Outputs ``start <= k < stop``, for a checkpoint."""

@@ -88,7 +88,7 @@ def _parser() -> _Parser:
     )  # fmt: skip
     again.add_argument("what", metavar="OUT.nc", nargs="?", help="the output of the run, or its folder (default: the newest OUT.nc.run here)")
     again.add_argument("-o", "--output", metavar="FILE.nc", help="file to write (default: the output that 'cqpde run' was given)")
-    run.add_argument("--follow", action="store_true", help="on a moving window that follows the state along the axes with open ends (not kept for 'cqpde resume')")
+    run.add_argument("--follow", action="store_true", help="on a moving window that follows the state along the axes with open ends")
     run.add_argument("--discard", action="store_true", help="start anew although an interrupted run of this output is kept")
     for sub in (run, again):
         sub.add_argument("--checkpoint-every", type=float, default=60.0, metavar="SECONDS", help="between checkpoints, kept in OUT.nc.run until the run is complete (default %(default)g)")

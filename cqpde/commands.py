@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
     comm = world()
     follows = _follows(options) or arguments.follow
     if follows:
-        _require_alone(arguments, comm)
+        _require_alone(comm)
     elif output.suffix == ".zarr":
         options["output"] = output
     if comm is None and not follows and not arguments.force and setup.rho0.nbytes > LOOKED_AT * memory.available():
@@ -146,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
         if seconds > 1.0:
             print(f"{'kernels':>20}  compiled in {seconds:.1f} s{'' if told else ' (kept on disk for the next run)'}")
     if follows:
-        go: Callable[[], Any] = lambda: follow(setup.model, setup.rho0, setup.times, progress=not quiet, **options)
+        go: Callable[[], Any] = lambda: follow(setup.model, setup.rho0, setup.times, progress=not quiet, checkpoint=keeper, **options)
     else:
         go = lambda: solve(setup.model, setup.rho0, setup.times, progress=not quiet, checkpoint=keeper, comm=comm, **options)
     with _abort(comm):
@@ -165,12 +165,10 @@ def _follows(options: dict[str, Any]) -> bool:
     return follows
 
 
-def _require_alone(arguments: argparse.Namespace, comm: Any) -> None:
-    """Refuse what a run on a moving window cannot do: be stopped to be resumed, or shared."""
+def _require_alone(comm: Any) -> None:
+    """Refuse to share a run on a moving window."""
     from .errors import OptionError
 
-    if arguments.max_walltime is not None:
-        raise OptionError("--max-walltime", "does not go with a moving window, which is not kept", arguments.max_walltime, "Leave one of them out")
     if comm is not None:
         raise OptionError("--follow", "runs in one process", f"{comm.size} processes", "Start it without mpiexec")
 
@@ -206,6 +204,7 @@ def resume(arguments: argparse.Namespace) -> int:
     from .checkpoint import Keeper
     from .communicator import together
     from .dataset import grid_of
+    from .moving import MovingSolution
     from .parallel.world import world
     from .resuming import resumed
 
@@ -226,7 +225,8 @@ def resume(arguments: argparse.Namespace) -> int:
         solution = running.finished(keeper, output, f"{command}, cqpde resume".removeprefix(", "), go, text)
     setup = None
     if text and solution is not None:
-        problem, grid = config.parse_text(text), grid_of(solution)
+        problem = config.parse_text(text)
+        grid = problem.rho0.grid if isinstance(solution, MovingSolution) else grid_of(solution)
         setup = models.Setup(problem.model, grid, problem.rho0, problem.times, problem.exact)
     return _end(arguments, output, solution, setup)
 

@@ -262,7 +262,7 @@ def _shared(
     values, cells, cores = model.dim**2 * len(states), math.prod(whole.shape), numba.get_num_threads()
     small = _halved(whole, STEP_VALUES / values)
     some = [_on(s, small) for s in states]
-    state_bytes, probes = 8.0 * values * cells, probe_times(model, times)
+    state_bytes, probes = float(number_bytes(options)) * values * cells, probe_times(model, times)
     length = float(times[-1] - times[0])
     own_steps = trial.method == "split" and options.get("dt") is None
     if trial.method == "split":

@@ -122,7 +122,7 @@ class Recorder:
         arrays = {"rho": self.rho[kept], "escaped": self.escaped[start:stop], **{f"diagnostic {k}": v[start:stop] for k, v in self.diagnostics.items()}}
         saved: dict[str, list[Any]] = {}
         for name, values in self._saved.items():
-            saved[name] = [_packed(values[k], f"saved {name} {k}", arrays) for k in range(start, stop)]
+            saved[name] = [packed(values[k], f"saved {name} {k}", arrays) for k in range(start, stop)]
         return arrays, {"saved": saved, "applications": self.applications, "skipped": self.skipped}
 
     def size(self, start: int, stop: int) -> int:
@@ -147,7 +147,7 @@ class Recorder:
             entries = record["saved"][name]
             if len(entries) != stop - start:
                 raise ValueError(f"saved {name}: {len(entries)} values")
-            values += [_unpacked(entry, f"saved {name} {start + k}", arrays) for k, entry in enumerate(entries)]
+            values += [unpacked(entry, f"saved {name} {start + k}", arrays) for k, entry in enumerate(entries)]
         self.applications, self.skipped, self.count = int(record["applications"]), float(record["skipped"]), stop
 
     def columns(self) -> list[str]:
@@ -175,7 +175,7 @@ class Recorder:
         return out
 
 
-def _packed(value: Any, name: str, arrays: dict[str, Array]) -> dict[str, Any]:
+def packed(value: Any, name: str, arrays: dict[str, Array]) -> dict[str, Any]:
     """Put a saved observable into ``arrays``; returns its dimensions, coordinates and attributes (None for a plain number or array)."""
     import xarray as xr
 
@@ -189,8 +189,8 @@ def _packed(value: Any, name: str, arrays: dict[str, Array]) -> dict[str, Any]:
     return {"dims": list(value.dims), "attrs": plain(value.attrs), "coords": {c: plain(value[c].attrs) for c in coords}}
 
 
-def _unpacked(entry: dict[str, Any], name: str, arrays: dict[str, Array]) -> Any:
-    """Inverse of :func:`_packed`."""
+def unpacked(entry: dict[str, Any], name: str, arrays: dict[str, Array]) -> Any:
+    """Inverse of :func:`packed`."""
     import xarray as xr
 
     if entry["dims"] is None:

@@ -30,7 +30,7 @@ def resume(
     progress: bool | None = None,
     comm: Any = None,
 ) -> xr.Dataset:
-    """Go on with a run of :func:`cqpde.solve` or :func:`cqpde.unravel` that was stopped: by a signal, a crash, a loss of power, a full disk.
+    """Go on with a run of :func:`cqpde.solve`, :func:`cqpde.follow` or :func:`cqpde.unravel` that was stopped: by a signal, a crash, a loss of power, a full disk.
 
     The result is that of a run that was never stopped, to the last bit (but for wall-clock times), for any number of threads. A finished run
     gives its result again. If the newest checkpoint is damaged, the one before it is used, with a warning.
@@ -51,7 +51,7 @@ def resume(
 
     Returns
     -------
-    xarray.Dataset
+    xarray.Dataset or MovingSolution
 
     Raises
     ------
@@ -78,7 +78,7 @@ def resume(
 def resumed(
     keeper: Keeper, model: Model | None = None, rho0: State | None = None, save: Any = None, moments: Any = None, threads: int | None = None,
     progress: bool | None = None, comm: Any = None,
-) -> xr.Dataset:  # fmt: skip
+) -> Any:  # fmt: skip
     """Go on with the run that ``keeper`` keeps; see :func:`resume`."""
     many = require_communicator(comm)
     kept: Any = keeper
@@ -88,14 +88,19 @@ def resumed(
         else:
             keeper.reopen()
         kind = (kept.record or {}).get("kind")
-        if kind == "solve":
+        if kind in ("solve", "follow"):
             from . import stored_run
+            from .following import follow
             from .solver import solve
 
             for name, given in (("rho0", rho0), ("moments", moments)):
                 if given is not None:
-                    raise OptionError(name, "belongs to an ensemble", "a run of cqpde.solve", "Leave it out")
+                    raise OptionError(name, "belongs to an ensemble", f"a run of cqpde.{kind}", "Leave it out")
+            if kind == "follow" and many:
+                raise OptionError("comm", "a moving window runs in one process", f"{comm.size} processes", "Resume it without mpiexec")
             found, states, times, options = stored_run.reopened(kept, model, save)
+            if kind == "follow":
+                return follow(found, states, times, **options, progress=progress, checkpoint=kept, force=True)
             return solve(found, states, times, **options, progress=progress, checkpoint=kept, comm=comm, force=True)
         if kind == "ensemble":
             from .unravelling.stored import resume_ensemble

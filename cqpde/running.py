@@ -91,7 +91,7 @@ def _save_partial(keeper: Keeper, partial: xr.Dataset | None, history: str, text
     except CqpdeError as error:
         print(f"cqpde: {error}", file=sys.stderr)
     else:
-        print(f"cqpde: {partial.sizes['t']} outputs up to t = {float(partial.t[-1]):g} are in {path}", file=sys.stderr)
+        print(f"cqpde: {len(partial.t)} outputs up to t = {float(partial.t[-1]):g} are in {path}", file=sys.stderr)
 
 
 @contextlib.contextmanager

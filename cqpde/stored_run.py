@@ -50,17 +50,20 @@ def begin(
 ) -> None:
     """Start to keep a run."""
     if isinstance(keeper, Keeper):
-        keeper.begin(lambda: _record(keeper, problem, single, options, start, coarse()), disk_need(problem.state_bytes, len(problem.times), len(problem.kept), route.transport))
+        record = lambda: record_of(keeper, "solve", problem.model, problem.states, problem.times, single, options, start, coarse())
+        keeper.begin(record, disk_need(problem.state_bytes, len(problem.times), len(problem.kept), route.transport))
 
 
-def _record(
-    keeper: Keeper, problem: Problem, single: bool, options: dict[str, Any], start: Start | None, coarse: Coarse | None
-) -> tuple[dict[str, Any], dict[str, Array]]:
-    model, grid, states = problem.model, problem.grid, problem.states
-    arrays = {"times": problem.times, **{f"rho {b}": s.rho for b, s in enumerate(states)}}
+def record_of(
+    keeper: Keeper, kind: str, model: Model, states: list[State], times: Array, single: bool, options: dict[str, Any], start: Start | None = None,
+    coarse: Coarse | None = None,
+) -> tuple[dict[str, Any], dict[str, Array]]:  # fmt: skip
+    """Record and initial arrays of a run; what :func:`reopened` reads."""
+    grid = states[0].grid
+    arrays = {"times": times, **{f"rho {b}": s.rho for b, s in enumerate(states)}}
     record: dict[str, Any] = {
-        "kind": "solve", "single": single, "grid": grid_record(grid), "model": None, "options": _options(options),
-        "fingerprint": fingerprint(model, grid, float(problem.times[0]), float(problem.times[-1])),
+        "kind": kind, "single": single, "grid": grid_record(grid), "model": None, "options": _options(options),
+        "fingerprint": fingerprint(model, grid, float(times[0]), float(times[-1])),
         "states": [[float(s.normalisation), s.note, float(s.slack)] for s in states],
     }  # fmt: skip
     if "config" not in keeper.source:

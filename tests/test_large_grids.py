@@ -16,6 +16,7 @@ from cqpde.channels.spectral import Multiplier
 from cqpde.cli import main
 from cqpde.components import to_components, trace_norm_bound
 from cqpde.errors import OptionError
+from cqpde.kernels import rows
 from cqpde.kernels.circulant import LEAF_COMPLEX, LEAF_REAL, odd, plan, residues
 from validation import four_dimensions
 
@@ -241,3 +242,17 @@ def test_skip_below_is_a_part_of_the_largest_and_belongs_to_equal_steps(value):
         with pytest.raises(OptionError) as refused:
             cq.solve(*diosi((48, 64)), [0, 0.1], **options)
         assert refused.value.argument == name
+
+
+def test_vector_instructions_refuse_what_is_not_contiguous():
+    """They would read other numbers."""
+
+    @numba.njit
+    def first_tile(x, buf):
+        rows.tile_in(x, np.arange(8) * 8, 0, 0, buf, 0, 8)
+
+    x, buf = np.arange(128.0), np.zeros(64)
+    first_tile(x, buf)
+    assert np.array_equal(buf.reshape(8, 8), x[:64].reshape(8, 8).T)
+    with pytest.raises(numba.core.errors.TypingError, match="contiguous"):
+        first_tile(x[::2], buf)

@@ -42,6 +42,8 @@ LAYERS = [
     {"estimating"},
     {"sites"},
     {"moving"},
+    {"stretches"},
+    {"stored_window"},
     {"following"},
     {"trajectory_arrays"},
     {"comparison"},

@@ -7,12 +7,13 @@ import pytest
 import sympy
 
 import cqpde as cq
-from cqpde import following as following_module
+from cqpde import stretches
 from cqpde.cli import main
-from cqpde.errors import OptionError, SolverError
+from cqpde.errors import ModelError, OptionError, SolverError
 from cqpde.models.linear_diosi import linear_diosi_exact
 from cqpde.windows import Lattice, Window, following, moved, occupied
 
+from .interrupted import assert_same_bits, stopped_and_resumed, stopping
 from .models import integrated_trace_norm
 from .references import gaussian
 
@@ -164,7 +165,7 @@ def test_periodic_and_walled_axes_stay_whole():
 
 
 def test_a_stretch_whose_window_was_too_small_is_repeated_and_never_kept(monkeypatch, packet):
-    model, predict = cq.models.linear_diosi(**DIOSI), following_module.predict
+    model, predict = cq.models.linear_diosi(**DIOSI), stretches.predict
     calls = []
 
     def short(*args):
@@ -173,7 +174,7 @@ def test_a_stretch_whose_window_was_too_small_is_repeated_and_never_kept(monkeyp
         calls.append(time)
         return (time, lower, upper - 0.5 * (upper - lower) * np.array([1, 0])) if len(calls) == 1 else (time, lower, upper)
 
-    monkeypatch.setattr(following_module, "predict", short)
+    monkeypatch.setattr(stretches, "predict", short)
     start = diosi_start()
     moving = cq.follow(model, start, [0, 0.5, 1], tol=1e-4)
     assert moving.attrs["repeated"] >= 1
@@ -181,7 +182,7 @@ def test_a_stretch_whose_window_was_too_small_is_repeated_and_never_kept(monkeyp
     exact = linear_diosi_exact(sol.cq.grid, 1.0, (0, 40), (0.4, 0.3), **DIOSI)
     assert integrated_trace_norm(sol.rho.values[0] - exact, sol.cq.grid) <= stated(moving, 2)
     blind = lambda model, lattice, at, begin, end, margin: (end, at.lower, at.upper)  # never sees any motion
-    monkeypatch.setattr(following_module, "predict", blind)
+    monkeypatch.setattr(stretches, "predict", blind)
     wind = cq.Model(("x",), 1, D2=[[0.1]], D1C=[1000.0])
     with pytest.raises(SolverError, match="may come to the ends of a window"):
         cq.follow(wind, cq.gaussian(cq.Grid(x=(-4, 4, 64)), 0.0, 0.5, [1]), [0, 1], tol=1e-4)
@@ -248,7 +249,8 @@ def test_bad_input_is_refused_by_name():
         ("margin: must be from 1 to 30", {"margin": 0.5}),
         ("margin: must be a positive number", {"margin": "wide"}),
         ("tol: must be a number", {"tol": 2.0}),
-        ("checkpoint: does not go with a moving window", {"checkpoint": "run"}),
+        ("comm: does not go with a moving window", {"comm": 3}),
+        ("max_walltime: needs a folder", {"max_walltime": 3.0}),
         ("methd: .*Did you mean 'method'", {"methd": "fv"}),
         ("observable: must not depend on coordinates", {"save": ["marginal q"]}),
         ("save: must not name places", {"save": ["probability q=0:"]}),
@@ -297,10 +299,30 @@ tol = 1e-3
     assert main(["info", "far.nc"]) == 0 and "last window" in capsys.readouterr().out
     assert main(["export", "far.nc", "--marginal", "x", "--time", "1", "-o", "x.csv"]) == 0
     assert float((tmp_path / "x.csv").read_text().splitlines()[1].split(",")[0]) > 15
-    assert main(["run", "far.toml", "-o", "far.nc", "--max-walltime", "9"]) == 2
+    assert main(["run", "far.toml", "-o", "again.nc", "--max-walltime", "1e-9"]) == 75
+    assert main(["resume", "again.nc", "-o", "again.nc"]) == 0
+    assert "can be resumed" in capsys.readouterr().err and not (tmp_path / "again.nc.run").exists()
+    assert np.array_equal(cq.load("again.nc").mean(), moving.mean()) and (cq.load("again.nc").dataset["rho"] == moving.dataset["rho"]).all()
     assert main(["plot", "far.nc", "--kind", "series"]) == 2
     (tmp_path / "far.toml").write_text(text.replace("follow = true", "margin = 5.0"))
     assert main(["run", "far.toml", "-o", "far.nc"]) == 2 and "follow = true" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "steps"), [({"save": ["purity", "expect q*sigmaz"], "frames": [0.0, 4.0]}, 2), ({"method": "fv", "tol": 1e-2}, 1)])
+@pytest.mark.filterwarnings("ignore::cqpde.CqpdeWarning")
+def test_a_stopped_run_is_resumed_to_the_last_bit(options, steps, tmp_path):
+    """At the ends of its stretches, again and again; its outputs so far are handed over."""
+    model, start = cq.models.linear_diosi(**DIOSI), diosi_start()
+    begin = lambda **more: cq.follow(model, start, [0, 1, 2, 4] if "save" in options else [0, 0.2], **options, **more)
+    again, rounds = stopped_and_resumed(begin, tmp_path / "run", steps, rounds=2 if steps > 1 else 1)
+    assert rounds and again.attrs["stretches"] > steps
+    assert_same_bits(again.dataset, begin().dataset)
+    with pytest.raises(cq.Interrupted) as caught:
+        begin(checkpoint=stopping(tmp_path / "other", 3 if steps > 1 else 1))
+    partial = caught.value.partial
+    assert partial.t[-1] < again.t[-1] and np.array_equal(partial.mean(), again.mean()[: len(partial.t)])
+    with pytest.raises(ModelError, match="the one that the run was begun with"):
+        cq.resume(tmp_path / "other", model=cq.models.linear_diosi())
 
 
 def test_measurements_against_the_fixed_box_run():

@@ -219,6 +219,12 @@ def _leaf_complex(m: int) -> Any:
     return formula
 
 
+def _leaf_added(m: int) -> Any:
+    """The same, added to what is there."""
+    leaf = _leaf_complex(m)
+    return lambda x, w, t: [a + b for a, b in zip(leaf(x[: 2 * m], w, t), x[2 * m :], strict=True)]
+
+
 def _term_real(x: Any, w: Any, t: Any) -> Any:
     """One term of a leaf, added to what is there."""
     return (fused(w[0] * t[0], x[0], x[1]),)
@@ -253,6 +259,8 @@ complex_1_one, complex_3_one, complex_5_one = (on_rows(_leaf_complex(m), 2 * m, 
 complex_1_each, complex_3_each, complex_5_each = (on_rows(_leaf_complex(m), 2 * m, "each") for m in WRITTEN_OUT)
 pair_real_one, pair_real_each = on_rows(_pair_real, 2, "one", terms=4), on_rows(_pair_real, 2, "each", terms=4)
 pair_complex_one, pair_complex_each = on_rows(_pair_complex, 4, "one", terms=4), on_rows(_pair_complex, 4, "each", terms=4)
+added_3_one, added_5_one = (on_rows(_leaf_added(m), 2 * m, "one", add=True) for m in WRITTEN_OUT[1:])
+added_3_each, added_5_each = (on_rows(_leaf_added(m), 2 * m, "each", add=True) for m in WRITTEN_OUT[1:])
 term_real_one, term_real_each = on_rows(_term_real, 1, "one", add=True), on_rows(_term_real, 1, "each", add=True)
 term_complex_one, term_complex_each = on_rows(_term_complex, 2, "one", add=True), on_rows(_term_complex, 2, "each", add=True)
 
@@ -401,6 +409,18 @@ def _terms(
     x: Array, s: int, y: Array, t: int, w: int, wide: int, operation: int, m: int, roots: Array, e: int, table: Array, places: Array, b0: int, b: int
 ) -> None:
     """Add the table times the residue of degree ``m`` at ``x[s:]`` to that at ``y[t:]``; rows are ``wide`` apart."""
+    if operation == LEAF_COMPLEX and m == 3:
+        if b > 1:
+            added_3_each(x, s, wide, y, t, wide, w, roots, e, table, places, b0, b)
+        else:
+            added_3_one(x, s, wide, y, t, wide, w, roots, e, table, places, b0, b)
+        return
+    if operation == LEAF_COMPLEX and m == 5:
+        if b > 1:
+            added_5_each(x, s, wide, y, t, wide, w, roots, e, table, places, b0, b)
+        else:
+            added_5_one(x, s, wide, y, t, wide, w, roots, e, table, places, b0, b)
+        return
     one = len(roots) - 1
     for i in range(m):
         for j in range(m):
