@@ -491,8 +491,8 @@ def _leave(x: Array, begins: Array, n: int, step: int, contiguous: bool, buf: Ar
 def _below(x: Array, begins: Array, n: int, step: int, contiguous: bool, most: float) -> bool:
     """Whether all numbers of lines are smaller than ``most`` (a NaN is not)."""
     rows, count, apart = (n, len(begins), step) if contiguous else (len(begins), n, 0)
-    for i in range(rows):
-        over = 0
+    for row in range(rows):
+        i, over = (row + rows // 2) % rows, 0  # from the middle: where there is something, it is seen soon
         if contiguous or step == 1:
             first = begins[0] + i * apart if contiguous else begins[i]
             part = x[first : first + count]
@@ -507,13 +507,20 @@ def _below(x: Array, begins: Array, n: int, step: int, contiguous: bool, most: f
 
 
 @kernel(nogil=True)
-def _content(x: Array, begins: Array, n: int, step: int) -> float:
-    """Sum of the magnitudes of lines, in double precision."""
-    total = 0.0
-    for i in range(n):
-        for k in range(len(begins)):
-            total += abs(x[begins[k] + i * step])
-    return total
+def _content(x: Array, begins: Array, n: int, step: int, contiguous: bool, sums: Array) -> float:
+    """Sum of the magnitudes of lines, in double precision, side by side in ``sums``."""
+    rows, count, apart = (n, len(begins), step) if contiguous else (len(begins), n, 0)
+    sums[:count] = 0.0
+    for i in range(rows):
+        if contiguous or step == 1:
+            first = begins[0] + i * apart if contiguous else begins[i]
+            part = x[first : first + count]
+            for k in range(count):
+                sums[k] += abs(part[k])
+        else:
+            for k in range(count):
+                sums[k] += abs(x[begins[i] + k * step])
+    return sums[:count].sum()
 
 
 @kernel(nogil=True)
@@ -526,6 +533,7 @@ def _units(
     together = 1 if len(row) == 1 else len(members)  # members that are in the buffer at once
     chunks, table, b, done = (len(lanes) + width - 1) // width, tables.reshape(-1), tables.shape[4], len(program)
     buf, spare, places = np.empty(together * n * width, dtype=x.dtype), np.empty(2 * program[:, 2].max() * together * width, dtype=x.dtype), np.empty(len(row), dtype=np.int64)
+    sums = np.empty(max(n, width))
     on_the_way = 1 if contiguous and program[0, 0] < JOIN_REAL else 0
     for unit in range(unit0, unit1):
         place, chunk = unit // chunks, unit % chunks
@@ -539,7 +547,7 @@ def _units(
                 skip = skip and _below(x[members[m]], begins, n, step, contiguous, threshold)
             if skip:
                 for m in range(first, first + together):
-                    left_out[unit] += weights[m] * _content(x[members[m]], begins, n, step)
+                    left_out[unit] += weights[m] * _content(x[members[m]], begins, n, step, contiguous, sums)
                 continue
             for m in range(together):
                 _enter(x[members[first + m]], begins, n, step, contiguous, buf, m * w, together * w, program, roots)
