@@ -83,9 +83,9 @@ class _Kept(FunctionCache):
 
 @cache
 def _digest(folder: Path) -> str:
-    """Digest of all files of a folder that hold kernels: one may be compiled into another."""
+    """Digest of all files of a folder that hold kernels, or what they are made of: one may be compiled into another."""
     sources = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
-    return hashlib.sha256(b"".join(source for source in sources if b"@kernel(" in source or b"@intrinsic" in source)).hexdigest()
+    return hashlib.sha256(b"".join(source for source in sources if any(word in source for word in (b"@kernel(", b"@intrinsic", b"on_rows(")))).hexdigest()
 
 
 def _tell(why: str) -> None:

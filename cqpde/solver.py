@@ -113,10 +113,10 @@ def solve(
         before the run is stopped.
     skip_below : float
         With ``dt``, for large states: lines whose numbers are all smaller than this, relative to the largest at the start, are left as they are in a
-        kick or stream (in blocks of up to 256 lines). Their trace is kept; twice their integrated trace norm, summed over all sweeps, is added to
+        kick or stream (in blocks of up to 256 lines, 512 in single precision). Their trace is kept; twice their integrated trace norm, summed over all sweeps, is added to
         ``time_error`` and stands in the attribute ``skipped_error``. Which lines form a block depends on
         the number of processes. A skipped block is still read: the gain
-        is the arithmetic, a factor of 1.2 to 1.5 at 1e-7 in ``validation/README.md``. The default skips none.
+        is the arithmetic, a factor of 1.1 to 1.2 at 1e-7 in ``validation/README.md``. The default skips none.
     save : sequence of str or dict, optional
         Observables to keep at every time in ``t``: names of ``.cq`` methods with arguments behind (``"density"``, ``"marginal q"``,
         ``"entropy mutual"``, ``"expect q*sigmaz"``, ``"conditional_state q=0:1"``), or ``{"name": text or callable(snapshot)}``, the

@@ -17,7 +17,8 @@ from cqpde.cli import main
 from cqpde.components import to_components, trace_norm_bound
 from cqpde.errors import OptionError
 from cqpde.kernels import rows
-from cqpde.kernels.circulant import LEAF_COMPLEX, LEAF_REAL, odd, plan, residues
+from cqpde.kernels.circulant import residue_tables
+from cqpde.kernels.residues import LEAF_COMPLEX, LEAF_REAL, odd, plan
 from validation import four_dimensions
 
 from . import models
@@ -58,7 +59,7 @@ def test_a_sweep_is_a_circular_convolution(n, precision, bound):
 def test_residues_of_a_product_are_products():
     """z^12 - 1 has the real residues z - 1 and z + 1 in front, and a leaf of three rows each: the remainder of a line by hand."""
     line = np.arange(12.0)
-    found = residues(line[:, None])[:, 0]
+    found = residue_tables(line[:, None])[:, 0]
     assert found[:3] * 4 == pytest.approx(line.reshape(4, 3).sum(axis=0))
     assert found[3:6] * 4 == pytest.approx((line.reshape(4, 3) * np.array([1, -1, 1, -1])[:, None]).sum(axis=0))
     program, _, _ = plan(12)

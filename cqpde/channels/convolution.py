@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..components import norms
-from ..kernels.circulant import apply_circulants, odd, plan, residues
+from ..kernels.circulant import apply_circulants, residue_tables
+from ..kernels.residues import odd, plan
 from .commuting import connected
 from .spectral import Multiplier
 
@@ -153,7 +154,7 @@ class Convolution:
         """Residues (n, count) of the matrices whose coefficients begin at ``begin`` in the table, in the precision of the state."""
         n = self.shape[self.axis]
         table = self.multiplier.table[begin + strides[self.axis] * np.arange(n // 2 + 1)[:, None]].astype(complex, copy=False)
-        return _rounded(residues(np.fft.irfft(table, n, axis=0)), odd(n), self.dtype)
+        return _rounded(residue_tables(np.fft.irfft(table, n, axis=0)), odd(n), self.dtype)
 
     @property
     def members(self) -> Array:

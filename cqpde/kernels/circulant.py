@@ -1,22 +1,55 @@
 r"""Circulant matrices applied to the lines of a large field in place: what a transform, a multiplication and a transform back do, in one sweep.
 
-A line of n cells is a polynomial modulo :math:`z^n - 1`, and a circulant matrix multiplies it by another one. The modulus is split in two again and
-again, :math:`z^{2m} - 1 = (z^m - 1)(z^m + 1)`, then over the complex numbers (:math:`z^{2m} + 1 = (z^m - i)(z^m + i)`, where a real line needs one of
-the two factors only), :math:`z^{2m} - w = (z^m - \sqrt w)(z^m + \sqrt w)`, until degrees are odd; there the residues are multiplied, for a power of two
-number by number, and the way back joins them: the work of a fast Fourier transform of real numbers, without sorting. One root of unity belongs to a
-whole block of rows, so many lines side by side are plain vector arithmetic, the same bits for any number of lines and threads.
+A line of n cells is a polynomial modulo :math:`z^n - 1`, and a circulant matrix multiplies it by another one: residue by residue (residues.py), many lines
+side by side, the same bits for any number of lines and threads.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import prange
 
 from ..compiling import kernel
-from .rows import TILE, fused, on_rows, tile_in, tile_out
+from .residues import (
+    ALL_COMPLEX,
+    ALL_COMPLEX_TWICE,
+    JOIN_COMPLEX,
+    JOIN_COMPLEX_TWICE,
+    JOIN_REAL,
+    JOIN_REAL_TWICE,
+    LEAF_COMPLEX,
+    LEAF_REAL,
+    SPLIT_COMPLEX,
+    SPLIT_COMPLEX_TWICE,
+    SPLIT_REAL,
+    SPLIT_REAL_TWICE,
+    added_3,
+    added_5,
+    all_complex,
+    all_complex_twice,
+    complex_1,
+    complex_3,
+    complex_5,
+    join_complex,
+    join_complex_twice,
+    join_real,
+    join_real_twice,
+    pair_complex,
+    pair_real,
+    plan,
+    real_1,
+    real_3,
+    real_5,
+    split_complex,
+    split_complex_twice,
+    split_real,
+    split_real_twice,
+    term_complex,
+    term_real,
+)
+from .rows import TILE, tile_in, tile_out
 
 Array = np.ndarray
 
@@ -26,250 +59,11 @@ SWEPT = 1 << 19
 #: Blocks of work that a parallel sweep hands out.
 BLOCKS = 128
 
-#: Operations on residues: split a real or a complex one into two, or by two such steps at once into four (three, of a real one); join them again;
-#: split a complex one to the end, multiply, and join; multiply one of odd degree.
-SPLIT_REAL, SPLIT_REAL_TWICE, SPLIT_COMPLEX, SPLIT_COMPLEX_TWICE = range(4)
-JOIN_REAL, JOIN_REAL_TWICE, JOIN_COMPLEX, JOIN_COMPLEX_TWICE = range(4, 8)
-ALL_COMPLEX, ALL_COMPLEX_TWICE, LEAF_REAL, LEAF_COMPLEX = range(8, 12)
-JOIN = JOIN_REAL - SPLIT_REAL  # from a split to its join
-
-#: Odd degrees that have a formula of their own.
-WRITTEN_OUT = (1, 3, 5)
-
-
-def odd(n: int) -> int:
-    """The largest odd divisor."""
-    return n // (n & -n)
-
-
-@cache
-def plan(n: int, collapsed: bool = True) -> tuple[Array, Array, Array]:
-    """How lines of ``n`` cells are split, multiplied and joined: every residue to the end before the next, so that it stays in cache.
-
-    Parameters
-    ----------
-    n : int
-    collapsed : bool
-        Whether the last split, the multiplication and the first join are one operation, where degrees end at one.
-
-    Returns
-    -------
-    program : int64 array (operations, 3)
-        Operation, first row, and rows of each of the two, four or eight equal pieces (of a complex residue real parts first, then imaginary parts), or degree.
-    roots : array (operations + 1, 4)
-        Real and imaginary part of the root of w, and of its root; of a leaf, modulo ``z^m - w``, of w. Behind the last, one.
-    scale : array (n,)
-        Per row, one over what splitting and joining multiply by.
-    """
-    program: list[tuple[int, int, int]] = []
-    roots: list[tuple[float, ...]] = []
-    scale = np.empty(n)
-
-    def turn(angle: float) -> tuple[float, float]:
-        """Of w = exp(i pi angle)."""
-        return float(np.cos(np.pi * angle)), float(np.sin(np.pi * angle))
-
-    def add(operation: int, at: int, rows: int, numbers: tuple[float, ...] = ()) -> None:
-        program.append((operation, at, rows))
-        roots.append((*numbers, *(0.0,) * (4 - len(numbers))))
-
-    def leaf(at: int, m: int, w: tuple[float, float], depth: int, is_complex: int) -> None:
-        scale[at : at + (1 + is_complex) * m] = 0.5**depth
-        add(LEAF_COMPLEX if is_complex else LEAF_REAL, at, m, w)
-
-    def real(at: int, m: int, depth: int) -> None:
-        if m % 2:
-            return leaf(at, m, (1.0, 0.0), depth, 0)
-        twice = m % 4 == 0
-        q = m // 4 if twice else m // 2
-        operation = SPLIT_REAL_TWICE if twice else SPLIT_REAL
-        add(operation, at, q)
-        real(at, q, depth + 1 + twice)
-        skew(at + q, q, depth + 1 + twice)
-        if twice:
-            skew(at + 2 * q, 2 * q, depth + 1)
-        return add(operation + JOIN, at, q)
-
-    def skew(at: int, m: int, depth: int) -> None:
-        """Modulo z^m + 1."""
-        if m % 2:
-            leaf(at, m, (-1.0, 0.0), depth, 0)
-        else:
-            whole(at, m // 2, 0.5, depth)
-
-    def whole(at: int, m: int, angle: float, depth: int) -> None:
-        """Complex, modulo z^m - exp(i pi angle)."""
-        if m % 2:
-            return leaf(at, m, turn(angle), depth, 1)
-        twice = m % 4 == 0
-        q = m // 4 if twice else m // 2
-        operation, numbers = SPLIT_COMPLEX_TWICE if twice else SPLIT_COMPLEX, turn(angle / 2) + turn(angle / 4)
-        begun = len(program)
-        add(operation, at, q, numbers)
-        parts = (angle / 4, angle / 4 + 1.0, angle / 4 + 0.5, angle / 4 + 1.5) if twice else (angle / 2, angle / 2 + 1.0)
-        for k, part in enumerate(parts):
-            whole(at + 2 * q * k, q, part, depth + 1 + twice)
-        if q > 1 or not collapsed:
-            return add(operation + JOIN, at, q, numbers)
-        del program[begun:], roots[begun:]
-        return add(ALL_COMPLEX_TWICE if twice else ALL_COMPLEX, at, 1, numbers)
-
-    real(0, n, 0)
-    roots.append((1.0, 0.0, 0.0, 0.0))
-    return np.array(program, dtype=np.int64), np.array(roots), scale
-
-
-# -- formulas: of rows, of two complex numbers (the roots), and of a table -------------------------------------------------
-def _times(wr: Any, wi: Any, re: Any, im: Any) -> tuple[Any, Any]:
-    return fused(wr, re, -(wi * im)), fused(wr, im, wi * re)
-
-
-def _times_conjugate(wr: Any, wi: Any, re: Any, im: Any) -> tuple[Any, Any]:
-    return fused(wr, re, wi * im), fused(wr, im, -(wi * re))
-
-
-def _split_real(x: Any, w: Any, t: Any) -> Any:
-    a, b = x
-    return a + b, a - b
-
-
-def _split_real_twice(x: Any, w: Any, t: Any) -> Any:
-    a, b, c, d = x
-    e0, e1 = a + c, b + d
-    return e0 + e1, e0 - e1, a - c, b - d
-
-
-def _join_real_twice(x: Any, w: Any, t: Any) -> Any:
-    a, b, c, d = x
-    e0, e1 = a + b, a - b
-    return e0 + c, e1 + d, e0 - c, e1 - d
-
-
-def _split_complex(x: Any, w: Any, t: Any) -> Any:
-    a, b, c, d = x
-    re, im = _times(w[0], w[1], b, d)
-    return a + re, c + im, a - re, c - im
-
-
-def _join_complex(x: Any, w: Any, t: Any) -> Any:
-    a, b, c, d = x
-    re, im = _times_conjugate(w[0], w[1], a - c, b - d)
-    return a + c, re, b + d, im
-
-
-def _split_complex_twice(x: Any, w: Any, t: Any) -> Any:
-    a, b, c, d, f, g, h, i = x
-    re, im = _times(w[0], w[1], c, h)
-    p0, q0, m0, n0 = a + re, f + im, a - re, f - im
-    re, im = _times(w[0], w[1], d, i)
-    re1, im1 = _times(w[2], w[3], b + re, g + im)
-    re2, im2 = _times(w[2], w[3], b - re, g - im)  # and times i
-    return p0 + re1, q0 + im1, p0 - re1, q0 - im1, m0 - im2, n0 + re2, m0 + im2, n0 - re2
-
-
-def _join_complex_twice(x: Any, w: Any, t: Any) -> Any:
-    a, b, c, d, f, g, h, i = x
-    p0, q0, m0, n0 = a + c, b + d, f + h, g + i
-    p1, q1 = _times_conjugate(w[2], w[3], a - c, b - d)
-    n1, m1 = _times_conjugate(w[2], w[3], f - h, g - i)  # times -i: (m1, -n1)
-    re0, im0 = _times_conjugate(w[0], w[1], p0 - m0, q0 - n0)
-    re1, im1 = _times_conjugate(w[0], w[1], p1 - m1, q1 + n1)
-    return p0 + m0, p1 + m1, re0, re1, q0 + n0, q1 - n1, im0, im1
-
-
-def _all_complex(x: Any, w: Any, t: Any) -> Any:
-    a, b, c, d = _split_complex(x, w, t)
-    return _join_complex((*_times(t[0], t[1], a, b), *_times(t[2], t[3], c, d)), w, t)
-
-
-def _all_complex_twice(x: Any, w: Any, t: Any) -> Any:
-    y = _split_complex_twice(x, w, t)
-    return _join_complex_twice(sum((_times(t[k], t[k + 1], y[k], y[k + 1]) for k in range(0, 8, 2)), ()), w, t)
-
-
-def _leaf_real(m: int) -> Any:
-    """``y_i = sum_j t_j x_(i - j)``, times w (+1 or -1) where i < j."""
-
-    def formula(x: Any, w: Any, t: Any) -> Any:
-        out = []
-        for i in range(m):
-            total = t[0] * x[i]
-            for j in range(1, m):
-                total = fused(t[j], x[i - j] if j <= i else w[0] * x[i - j], total)
-            out.append(total)
-        return out
-
-    return formula
-
-
-def _leaf_complex(m: int) -> Any:
-    """The same of complex numbers; real parts first, then imaginary parts."""
-
-    def formula(x: Any, w: Any, t: Any) -> Any:
-        turned = [_times(w[0], w[1], x[k], x[m + k]) for k in range(m)] if m > 1 else []
-        out = []
-        for i in range(m):
-            re, im = _times(t[0], t[m], x[i], x[m + i])
-            for j in range(1, m):
-                a, b = (x[i - j], x[m + i - j]) if j <= i else turned[i - j]
-                re, im = fused(t[j], a, fused(-t[m + j], b, re)), fused(t[j], b, fused(t[m + j], a, im))
-            out.append((re, im))
-        return [re for re, _ in out] + [im for _, im in out]
-
-    return formula
-
-
-def _leaf_added(m: int) -> Any:
-    """The same, added to what is there."""
-    leaf = _leaf_complex(m)
-    return lambda x, w, t: [a + b for a, b in zip(leaf(x[: 2 * m], w, t), x[2 * m :], strict=True)]
-
-
-def _term_real(x: Any, w: Any, t: Any) -> Any:
-    """One term of a leaf, added to what is there."""
-    return (fused(w[0] * t[0], x[0], x[1]),)
-
-
-def _term_complex(x: Any, w: Any, t: Any) -> Any:
-    u, v = _times(w[0], w[1], t[0], t[1])
-    return fused(u, x[0], fused(-v, x[1], x[2])), fused(u, x[1], fused(v, x[0], x[3]))
-
-
-def _pair_real(x: Any, w: Any, t: Any) -> Any:
-    """Two residues of degree one that couple: a matrix of two rows."""
-    return fused(t[1], x[1], t[0] * x[0]), fused(t[3], x[1], t[2] * x[0])
-
-
-def _pair_complex(x: Any, w: Any, t: Any) -> Any:
-    (a, b), (c, d) = _times(t[0], t[1], x[0], x[2]), _times(t[4], t[5], x[0], x[2])
-    re = fused(t[2], x[1], fused(-t[3], x[3], a)), fused(t[6], x[1], fused(-t[7], x[3], c))
-    im = fused(t[2], x[3], fused(t[3], x[1], b)), fused(t[6], x[3], fused(t[7], x[1], d))
-    return (*re, *im)
-
-
-split_real, join_real = on_rows(_split_real, 2), on_rows(_split_real, 2)
-split_real_twice, join_real_twice = on_rows(_split_real_twice, 4), on_rows(_join_real_twice, 4)
-split_complex, join_complex = on_rows(_split_complex, 4), on_rows(_join_complex, 4)
-split_complex_twice, join_complex_twice = on_rows(_split_complex_twice, 8), on_rows(_join_complex_twice, 8)
-all_complex_one, all_complex_each = on_rows(_all_complex, 4, "one"), on_rows(_all_complex, 4, "each")
-all_complex_twice_one, all_complex_twice_each = on_rows(_all_complex_twice, 8, "one"), on_rows(_all_complex_twice, 8, "each")
-real_1_one, real_3_one, real_5_one = (on_rows(_leaf_real(m), m, "one") for m in WRITTEN_OUT)
-real_1_each, real_3_each, real_5_each = (on_rows(_leaf_real(m), m, "each") for m in WRITTEN_OUT)
-complex_1_one, complex_3_one, complex_5_one = (on_rows(_leaf_complex(m), 2 * m, "one") for m in WRITTEN_OUT)
-complex_1_each, complex_3_each, complex_5_each = (on_rows(_leaf_complex(m), 2 * m, "each") for m in WRITTEN_OUT)
-pair_real_one, pair_real_each = on_rows(_pair_real, 2, "one", terms=4), on_rows(_pair_real, 2, "each", terms=4)
-pair_complex_one, pair_complex_each = on_rows(_pair_complex, 4, "one", terms=4), on_rows(_pair_complex, 4, "each", terms=4)
-added_3_one, added_5_one = (on_rows(_leaf_added(m), 2 * m, "one", add=True) for m in WRITTEN_OUT[1:])
-added_3_each, added_5_each = (on_rows(_leaf_added(m), 2 * m, "each", add=True) for m in WRITTEN_OUT[1:])
-term_real_one, term_real_each = on_rows(_term_real, 1, "one", add=True), on_rows(_term_real, 1, "each", add=True)
-term_complex_one, term_complex_each = on_rows(_term_complex, 2, "one", add=True), on_rows(_term_complex, 2, "each", add=True)
-
-
 #: For operations without a table.
 NOWHERE = np.zeros(1, dtype=np.int64)
 
 
-def residues(columns: Array) -> Array:
+def residue_tables(columns: Array) -> Array:
     """Tables of :func:`apply_circulants` from the first columns (n, count) of the matrices."""
     program, roots, scale = plan(len(columns))
     out = np.array(columns, dtype=float, order="C")
@@ -281,26 +75,26 @@ def residues(columns: Array) -> Array:
 def _split_once(x: Array, s: int, s_step: int, y: Array, t: int, t_step: int, count: int, operation: int, roots: Array, e: int) -> None:
     """Split ``count`` numbers of each row of ``x``, ``s_step`` apart, into rows of ``y``."""
     if operation == SPLIT_REAL:
-        split_real(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0)
+        split_real(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
     elif operation == SPLIT_REAL_TWICE:
-        split_real_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0)
+        split_real_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
     elif operation in (SPLIT_COMPLEX, ALL_COMPLEX):
-        split_complex(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0)
+        split_complex(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
     elif operation in (SPLIT_COMPLEX_TWICE, ALL_COMPLEX_TWICE):
-        split_complex_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0)
+        split_complex_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
 
 
 @kernel(nogil=True)
 def _join_once(x: Array, s: int, s_step: int, y: Array, t: int, t_step: int, count: int, operation: int, roots: Array, e: int) -> None:
     """The way back of :func:`_split_once`, but for the scale."""
     if operation == JOIN_REAL:
-        join_real(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0)
+        join_real(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
     elif operation == JOIN_REAL_TWICE:
-        join_real_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0)
+        join_real_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
     elif operation == JOIN_COMPLEX:
-        join_complex(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0)
+        join_complex(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
     elif operation == JOIN_COMPLEX_TWICE:
-        join_complex_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0)
+        join_complex_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
 
 
 @kernel(nogil=True)
@@ -317,6 +111,7 @@ def _through(x: Array, spare: Array, w: int, program: Array, roots: Array, table
 
     Row k of the table is one number (``b`` = 1) or one per line, at ``places[0] + k b``.
     """
+    each = b > 1
     for e in range(first, last):
         operation, row, m = program[e, 0], program[e, 1], program[e, 2]
         at, n, f = row * w, m * w, row * b
@@ -325,43 +120,24 @@ def _through(x: Array, spare: Array, w: int, program: Array, roots: Array, table
         elif operation < ALL_COMPLEX:
             _join_once(x, at, n, x, at, n, n, operation, roots, e)
         elif operation == ALL_COMPLEX:
-            if b > 1:
-                all_complex_each(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-            else:
-                all_complex_one(x, at, w, x, at, w, w, roots, e, table, places, f, b)
+            all_complex(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
         elif operation == ALL_COMPLEX_TWICE:
-            if b > 1:
-                all_complex_twice_each(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-            else:
-                all_complex_twice_one(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-        elif m > WRITTEN_OUT[-1]:
+            all_complex_twice(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        elif operation == LEAF_REAL and m == 1:
+            real_1(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        elif operation == LEAF_REAL and m == 3:
+            real_3(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        elif operation == LEAF_REAL and m == 5:
+            real_5(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        elif m == 1:
+            complex_1(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        elif m == 3:
+            complex_3(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        elif m == 5:
+            complex_5(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        else:
             _set_aside(x, spare, at, n, operation)
             _terms(spare, 0, x, at, w, w, operation, m, roots, e, table, places, f, b)
-        elif operation == LEAF_REAL:
-            if m == 1 and b > 1:
-                real_1_each(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-            elif m == 1:
-                real_1_one(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-            elif m == 3 and b > 1:
-                real_3_each(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-            elif m == 3:
-                real_3_one(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-            elif b > 1:
-                real_5_each(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-            else:
-                real_5_one(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-        elif m == 1 and b > 1:
-            complex_1_each(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-        elif m == 1:
-            complex_1_one(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-        elif m == 3 and b > 1:
-            complex_3_each(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-        elif m == 3:
-            complex_3_one(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-        elif b > 1:
-            complex_5_each(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-        else:
-            complex_5_one(x, at, w, x, at, w, w, roots, e, table, places, f, b)
 
 
 @kernel(nogil=True)
@@ -380,14 +156,10 @@ def _through_coupled(
         elif operation < ALL_COMPLEX:
             _join_once(x, at, n, x, at, n, n, operation, roots, e)
         elif m == 1 and pair:
-            if operation == LEAF_REAL and b > 1:
-                pair_real_each(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-            elif operation == LEAF_REAL:
-                pair_real_one(x, at, w, x, at, w, w, roots, e, table, places, f, b)
-            elif b > 1:
-                pair_complex_each(x, at, w, x, at, w, w, roots, e, table, places, f, b)
+            if operation == LEAF_REAL:
+                pair_real(x, at, w, x, at, w, w, roots, e, table, places, f, b, b > 1)
             else:
-                pair_complex_one(x, at, w, x, at, w, w, roots, e, table, places, f, b)
+                pair_complex(x, at, w, x, at, w, w, roots, e, table, places, f, b, b > 1)
         else:
             _set_aside(x, spare, at, n, operation)
             for k in range(len(row)):
@@ -409,31 +181,21 @@ def _terms(
     x: Array, s: int, y: Array, t: int, w: int, wide: int, operation: int, m: int, roots: Array, e: int, table: Array, places: Array, b0: int, b: int
 ) -> None:
     """Add the table times the residue of degree ``m`` at ``x[s:]`` to that at ``y[t:]``; rows are ``wide`` apart."""
+    each, one = b > 1, len(roots) - 1
     if operation == LEAF_COMPLEX and m == 3:
-        if b > 1:
-            added_3_each(x, s, wide, y, t, wide, w, roots, e, table, places, b0, b)
-        else:
-            added_3_one(x, s, wide, y, t, wide, w, roots, e, table, places, b0, b)
+        added_3(x, s, wide, y, t, wide, w, roots, e, table, places, b0, b, each)
         return
     if operation == LEAF_COMPLEX and m == 5:
-        if b > 1:
-            added_5_each(x, s, wide, y, t, wide, w, roots, e, table, places, b0, b)
-        else:
-            added_5_one(x, s, wide, y, t, wide, w, roots, e, table, places, b0, b)
+        added_5(x, s, wide, y, t, wide, w, roots, e, table, places, b0, b, each)
         return
-    one = len(roots) - 1
     for i in range(m):
         for j in range(m):
             wrapped = i < j
             a, c, f, u = s + (i - j + (m if wrapped else 0)) * wide, t + i * wide, b0 + j * b, e if wrapped else one
-            if operation == LEAF_COMPLEX and b > 1:
-                term_complex_each(x, a, m * wide, y, c, m * wide, w, roots, u, table, places, f, m * b)
-            elif operation == LEAF_COMPLEX:
-                term_complex_one(x, a, m * wide, y, c, m * wide, w, roots, u, table, places, f, m * b)
-            elif b > 1:
-                term_real_each(x, a, 0, y, c, 0, w, roots, u, table, places, f, 0)
+            if operation == LEAF_COMPLEX:
+                term_complex(x, a, m * wide, y, c, m * wide, w, roots, u, table, places, f, m * b, each)
             else:
-                term_real_one(x, a, 0, y, c, 0, w, roots, u, table, places, f, 0)
+                term_real(x, a, 0, y, c, 0, w, roots, u, table, places, f, 0, each)
 
 
 @kernel(nogil=True)
@@ -586,7 +348,7 @@ def apply_circulants(
     which : int64 array (terms,)
         Matrix of each term.
     tables : array (matrices, blocks, 1, n, 1) or (matrices, blocks, chunks, n, width)
-        From :func:`residues`; the second form where every lane has a matrix of its own.
+        From :func:`residue_tables`; the second form where every lane has a matrix of its own.
     program, roots : array
         From :func:`plan`, the numbers in the precision of ``x``; collapsed if there is one term.
     threshold : float

@@ -64,8 +64,8 @@ def fused(a: Any, b: Any, c: Any) -> Any:
     return Value(a.builder, a.builder.call(function, [a.value, b.value, c.value]))
 
 
-def on_rows(formula: Formula, rows: int, table: str = "none", terms: int = 1, add: bool = False) -> Callable[..., None]:
-    """A formula as a function for kernels, ``f(source, s0, s_step, target, t0, t_step, count, numbers, n0, table, places, b0, b_step)``.
+def on_rows(formula: Formula, rows: int, terms: int = 0, add: bool = False) -> Callable[..., None]:
+    """A formula as a function for kernels, ``f(source, s0, s_step, target, t0, t_step, count, numbers, n0, table, places, b0, b_step, each)``.
 
     Row j of the source begins at ``s0 + j s_step``, and the j-th result goes to ``t0 + j t_step`` of the target (which may be the source, at
     the same places). The four numbers are ``numbers[n0]``. All arrays are contiguous.
@@ -75,21 +75,20 @@ def on_rows(formula: Formula, rows: int, table: str = "none", terms: int = 1, ad
     formula : callable
     rows : int
         Rows read; with ``add`` the formula is given those of the target behind them.
-    table : str
-        "one": an entry of the table is a number; "each": a row; "none": there is none.
     terms : int
-        The entries of term k are ``places[k] + b0 + i b_step``: as many as rows for one term, half of the rows for each of four.
+        The entries of the table for term k are at ``places[k] + b0 + i b_step``, rows (``each``) or numbers for a whole row: as many as rows for one
+        term, half of the rows for each of four.
     """
-    entries = [(k, i) for k in range(terms) for i in range(rows if terms == 1 else rows // 2)] if table != "none" else []
+    entries = [(k, i) for k in range(terms) for i in range(rows if terms == 1 else rows // 2)]
 
     def plain(
-        source: Array, s0: int, s_step: int, target: Array, t0: int, t_step: int, count: int, numbers: Array, n0: int, values: Array, places: Array, b0: int, b_step: int
+        source: Array, s0: int, s_step: int, target: Array, t0: int, t_step: int, count: int, numbers: Array, n0: int, values: Array, places: Array, b0: int, b_step: int, each: bool
     ) -> None:
         """Without the compiler (NUMBA_DISABLE_JIT)."""
         part = lambda x, first, size: x.reshape(-1)[first : first + size]
         read = [part(source, s0 + j * s_step, count).copy() for j in range(rows)]
         read += [part(target, t0 + j * t_step, count).copy() for j in range(rows)] if add else []
-        given = [part(values, places[k] + b0 + i * b_step, 1 if table == "one" else count) for k, i in entries]
+        given = [part(values, places[k] + b0 + i * b_step, count if each else 1) for k, i in entries]
         for j, result in enumerate(formula(tuple(read), tuple(numbers[n0]), tuple(given))):
             part(target, t0 + j * t_step, count)[:] = result
 
@@ -98,11 +97,11 @@ def on_rows(formula: Formula, rows: int, table: str = "none", terms: int = 1, ad
 
     @intrinsic
     def compiled(
-        _: Any, source: Any, s0: Any, s_step: Any, target: Any, t0: Any, t_step: Any, count: Any, numbers: Any, n0: Any, values: Any, places: Any, b0: Any, b_step: Any
+        _: Any, source: Any, s0: Any, s_step: Any, target: Any, t0: Any, t_step: Any, count: Any, numbers: Any, n0: Any, values: Any, places: Any, b0: Any, b_step: Any, each: Any
     ) -> Any:
         _require_contiguous(source, target, numbers, values, places)
         number = types.int64
-        signature = types.void(source, number, number, target, number, number, number, numbers, number, values, places, number, number)
+        signature = types.void(source, number, number, target, number, number, number, numbers, number, values, places, number, number, types.boolean)
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             data = lambda i: context.make_array(signature.args[i])(context, builder, arguments[i]).data
@@ -112,24 +111,33 @@ def on_rows(formula: Formula, rows: int, table: str = "none", terms: int = 1, ad
             lanes = VECTOR // (8 if isinstance(kind, ir.DoubleType) else 4)
             reads = [first(x, arguments[1], arguments[2], j) for j in range(rows)]
             writes = [first(y, arguments[4], arguments[5], j) for j in range(rows)]
-            begins = [builder.gep(data(9), [builder.load(builder.gep(data(10), [_number(k)]))]) for k in range(terms if entries else 0)]
+            begins = [builder.gep(data(9), [builder.load(builder.gep(data(10), [_number(k)]))]) for k in range(terms)]
             given = [first(begins[k], arguments[11], arguments[12], i) for k, i in entries]
             four = [builder.load(first(data(7), _number(j), arguments[8], 4)) for j in range(4)]
-            ones = [builder.load(p) for p in given] if table == "one" else []
 
-            def at(k: Any, shape: Any) -> None:
+            def at(k: Any, shape: Any, ones: list[Any] | None) -> None:
                 load = lambda p: Value(builder, _load(builder, p, k, shape))
                 spread = lambda number: Value(builder, number if shape is kind else _spread(builder, number, shape))
-                rest = tuple(spread(v) for v in ones) if table == "one" else tuple(load(p) for p in given)
+                rest = tuple(load(p) for p in given) if ones is None else tuple(spread(v) for v in ones)
                 read = tuple(load(p) for p in (reads + writes if add else reads))
                 for p, result in zip(writes, formula(read, tuple(spread(v) for v in four), rest), strict=True):
                     _store(builder, p, k, result.value)
 
-            whole = builder.and_(count, _number(-lanes))
-            with cgutils.for_range_slice(builder, _number(0), whole, _number(lanes), intp=INT) as (k, _):
-                at(k, ir.VectorType(kind, lanes))
-            with cgutils.for_range_slice(builder, whole, count, _number(1), intp=INT) as (k, _):
-                at(k, kind)
+            def along(ones: list[Any] | None) -> None:
+                whole = builder.and_(count, _number(-lanes))
+                with cgutils.for_range_slice(builder, _number(0), whole, _number(lanes), intp=INT) as (k, _):
+                    at(k, ir.VectorType(kind, lanes), ones)
+                with cgutils.for_range_slice(builder, whole, count, _number(1), intp=INT) as (k, _):
+                    at(k, kind, ones)
+
+            if terms == 0:
+                along([])
+            else:
+                with builder.if_else(arguments[13]) as (rows_of_their_own, one_for_all):
+                    with rows_of_their_own:
+                        along(None)
+                    with one_for_all:
+                        along([builder.load(p) for p in given])
             return context.get_dummy_value()
 
         return signature, generate

@@ -31,7 +31,7 @@ def _added(x: Any, scale: Any, coefficient: Any) -> Any:
     return (fused(scale[0] * coefficient[0], x[0], x[1]),)
 
 
-add_one, add_each = on_rows(_added, 1, "one", add=True), on_rows(_added, 1, "each", add=True)
+add_row = on_rows(_added, 1, 1, add=True)
 
 
 @kernel(nogil=True)
@@ -41,16 +41,13 @@ def _add_row(
     """``y[t + k] += scale coef[c0 + j step] x[s + j]`` for the cells j = k - shift of a line of n, all in flat arrays."""
     low, high = max(0, shift), min(n, n + shift)
     place[0] = c0 + (low - shift) * step
-    if step == 0:
-        add_one(x, s + low - shift, 0, y, t + low, 0, high - low, scale, 0, coef, place, 0, 0)
-    else:
-        add_each(x, s + low - shift, 0, y, t + low, 0, high - low, scale, 0, coef, place, 0, 0)
+    add_row(x, s + low - shift, 0, y, t + low, 0, high - low, scale, 0, coef, place, 0, 0, step != 0)
     if periodic and shift != 0:
         first, last, wrap = (0, low, n) if shift > 0 else (high, n, -n)
         for k in range(first, last):
             j = k - shift + wrap
             place[0] = c0 + j * step
-            add_one(x, s + j, 0, y, t + k, 0, 1, scale, 0, coef, place, 0, 0)
+            add_row(x, s + j, 0, y, t + k, 0, 1, scale, 0, coef, place, 0, 0, False)
 
 
 @kernel(nogil=True)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from . import diagnostics, remap, selling, spectral, stencil
-from .circulant import SWEPT, apply_circulants, plan
+from .circulant import SWEPT, apply_circulants
+from .residues import plan
 
 _done: set[tuple[str, bool, bool, bool]] = set()
 
