@@ -6,10 +6,11 @@ side by side, the same bits for any number of lines and threads.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numba
 import numpy as np
-from numba import prange
 
 from ..compiling import kernel
 from .residues import (
@@ -25,6 +26,7 @@ from .residues import (
     SPLIT_COMPLEX_TWICE,
     SPLIT_REAL,
     SPLIT_REAL_TWICE,
+    WRITTEN_OUT,
     added_3,
     added_5,
     all_complex,
@@ -56,8 +58,8 @@ Array = np.ndarray
 #: Numbers of a state from which on its lines are swept here, and not transformed.
 SWEPT = 1 << 19
 
-#: Blocks of work that a parallel sweep hands out.
-BLOCKS = 128
+#: Parts of a sweep that are handed out, per thread.
+PARTS = 8
 
 #: For operations without a table.
 NOWHERE = np.zeros(1, dtype=np.int64)
@@ -106,46 +108,14 @@ def _split(x: Array, w: int, program: Array, roots: Array) -> None:
 
 
 @kernel(nogil=True)
-def _through(x: Array, spare: Array, w: int, program: Array, roots: Array, table: Array, places: Array, b: int, first: int, last: int) -> None:
-    """Split rows of ``w`` lines, multiply and join, in place: the operations ``first`` to ``last`` of a program.
-
-    Row k of the table is one number (``b`` = 1) or one per line, at ``places[0] + k b``.
-    """
-    each = b > 1
-    for e in range(first, last):
-        operation, row, m = program[e, 0], program[e, 1], program[e, 2]
-        at, n, f = row * w, m * w, row * b
-        if operation < JOIN_REAL:
-            _split_once(x, at, n, x, at, n, n, operation, roots, e)
-        elif operation < ALL_COMPLEX:
-            _join_once(x, at, n, x, at, n, n, operation, roots, e)
-        elif operation == ALL_COMPLEX:
-            all_complex(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
-        elif operation == ALL_COMPLEX_TWICE:
-            all_complex_twice(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
-        elif operation == LEAF_REAL and m == 1:
-            real_1(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
-        elif operation == LEAF_REAL and m == 3:
-            real_3(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
-        elif operation == LEAF_REAL and m == 5:
-            real_5(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
-        elif m == 1:
-            complex_1(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
-        elif m == 3:
-            complex_3(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
-        elif m == 5:
-            complex_5(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
-        else:
-            _set_aside(x, spare, at, n, operation)
-            _terms(spare, 0, x, at, w, w, operation, m, roots, e, table, places, f, b)
-
-
-@kernel(nogil=True)
-def _through_coupled(
+def _through(
     x: Array, spare: Array, w: int, members: int, program: Array, roots: Array, table: Array, places: Array, b: int, row: Array, col: Array, first: int, last: int
 ) -> None:
-    """The same of several members that couple, side by side in every row: ``places[k]`` is the matrix by which ``col[k]`` goes into ``row[k]``."""
-    wide, pair = w * members, members == 2 and len(row) == 4
+    """Split rows of ``w`` lines of each member, side by side, multiply and join, in place: the operations ``first`` to ``last`` of a program.
+
+    Row i of the matrix by which member ``col[k]`` goes into ``row[k]`` is one number (``b`` = 1) or one per line, at ``places[k] + i b`` of the table.
+    """
+    each, wide, pair = b > 1, w * members, members == 2 and len(row) == 4
     for e in range(4 if pair else 0):
         pair = pair and row[e] == e // 2 and col[e] == e % 2
     for e in range(first, last):
@@ -155,15 +125,32 @@ def _through_coupled(
             _split_once(x, at, n, x, at, n, n, operation, roots, e)
         elif operation < ALL_COMPLEX:
             _join_once(x, at, n, x, at, n, n, operation, roots, e)
-        elif m == 1 and pair:
+        elif operation == ALL_COMPLEX:
+            all_complex(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        elif operation == ALL_COMPLEX_TWICE:
+            all_complex_twice(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        elif pair and m == 1:
             if operation == LEAF_REAL:
-                pair_real(x, at, w, x, at, w, w, roots, e, table, places, f, b, b > 1)
+                pair_real(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
             else:
-                pair_complex(x, at, w, x, at, w, w, roots, e, table, places, f, b, b > 1)
-        else:
+                pair_complex(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        elif members > 1 or m > WRITTEN_OUT[-1]:
             _set_aside(x, spare, at, n, operation)
             for k in range(len(row)):
                 _terms(spare, col[k] * w, x, at + row[k] * w, w, wide, operation, m, roots, e, table, places[k:], f, b)
+        elif operation == LEAF_REAL:
+            if m == 1:
+                real_1(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+            elif m == 3:
+                real_3(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+            else:
+                real_5(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        elif m == 1:
+            complex_1(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        elif m == 3:
+            complex_3(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        else:
+            complex_5(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
 
 
 @kernel(nogil=True)
@@ -226,7 +213,10 @@ def _enter(x: Array, begins: Array, n: int, step: int, contiguous: bool, buf: Ar
         _turn(x, begins, n, step, buf, first, wide, True)
     elif program[0, 0] < JOIN_REAL:
         for i in range(m):
-            _split_once(x, begins[0] + i * step, m * step, buf, first + i * wide, m * wide, w, program[0, 0], roots, 0)
+            if program[0, 0] == SPLIT_REAL:
+                split_real(x, begins[0] + i * step, m * step, buf, first + i * wide, m * wide, w, roots, 0, x, NOWHERE, 0, 0, False)
+            else:
+                split_real_twice(x, begins[0] + i * step, m * step, buf, first + i * wide, m * wide, w, roots, 0, x, NOWHERE, 0, 0, False)
     else:
         for i in range(n):
             for k in range(w):
@@ -242,7 +232,10 @@ def _leave(x: Array, begins: Array, n: int, step: int, contiguous: bool, buf: Ar
         _turn(x, begins, n, step, buf, first, wide, False)
     elif program[0, 0] < JOIN_REAL:
         for i in range(m):
-            _join_once(buf, first + i * wide, m * wide, x, begins[0] + i * step, m * step, w, program[e, 0], roots, e)
+            if program[0, 0] == SPLIT_REAL:
+                join_real(buf, first + i * wide, m * wide, x, begins[0] + i * step, m * step, w, roots, e, x, NOWHERE, 0, 0, False)
+            else:
+                join_real_twice(buf, first + i * wide, m * wide, x, begins[0] + i * step, m * step, w, roots, e, x, NOWHERE, 0, 0, False)
     else:
         for i in range(n):
             for k in range(w):
@@ -313,17 +306,13 @@ def _units(
                 continue
             for m in range(together):
                 _enter(x[members[first + m]], begins, n, step, contiguous, buf, m * w, together * w, program, roots)
-            if len(row) == 1:
-                _through(buf, spare, w, program, roots, table, places, b, on_the_way, done - on_the_way)
-            else:
-                _through_coupled(buf, spare, w, together, program, roots, table, places, b, row, col, on_the_way, done - on_the_way)
+            _through(buf, spare, w, together, program, roots, table, places, b, row, col, on_the_way, done - on_the_way)
             for m in range(together):
                 _leave(x[members[first + m]], begins, n, step, contiguous, buf, m * w, together * w, program, roots)
                 for k in range(w):
                     seen[unit] += x[members[first + m], begins[k]]
 
 
-@kernel(parallel=True, nogil=True)
 def apply_circulants(
     x: Array, n: int, step: int, outer: Array, block: Array, lanes: Array, contiguous: bool, width: int, members: Array, row: Array, col: Array,
     which: Array, tables: Array, program: Array, roots: Array, threshold: float, weights: Array, left_out: Array, seen: Array,
@@ -359,11 +348,14 @@ def apply_circulants(
     seen : array (units,)
         Raised by the first numbers of the lines that were done: not finite, if any of their cells was not.
     """
-    units = len(outer) * ((len(lanes) + width - 1) // width)
-    for index in prange(BLOCKS):
-        b = np.int64(index)  # prange counts unsigned, and unsigned with signed makes float
-        _units(
-            b * units // BLOCKS, (b + 1) * units // BLOCKS,
-            x, n, step, outer, block, lanes, contiguous, width, members, row, col, which, tables, program, roots,
-            threshold, weights, left_out, seen,
-        )  # fmt: skip
+    units, threads = len(outer) * ((len(lanes) + width - 1) // width), numba.get_num_threads()
+    rest: tuple[Any, ...] = (
+        x, n, step, outer, block, lanes, contiguous, width, members, row, col, which, tables, program, roots, threshold, weights, left_out, seen,
+    )  # fmt: skip
+    if threads == 1 or units <= 1:
+        _units(0, units, *rest)
+        return
+    count = min(units, PARTS * threads)
+    with ThreadPoolExecutor(threads) as pool:  # a parallel loop of Numba's would take twice as long to compile
+        for done in [pool.submit(_units, k * units // count, (k + 1) * units // count, *rest) for k in range(count)]:
+            done.result()
