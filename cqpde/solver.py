@@ -109,7 +109,7 @@ def solve(
         twice the step. What the cells leave out is reported, not refused.
     precision : {"double", "single"}
         Of the state, with ``dt``: ``"single"`` keeps state, tables and frames (complex64) in half the memory, and sums are taken in double. Its
-        round-off is up to 1e-6 per step in integrated trace norm and part of ``time_error`` (twice the difference of the runs); trace and escaped probability may then drift by 1e-4 (in double precision by 1e-9)
+        round-off is up to 1e-6 per step in integrated trace norm and part of ``time_error``; trace and escaped probability may then drift by 1e-4 (in double precision by 1e-9)
         before the run is stopped.
     skip_below : float
         With ``dt``, for large states: lines whose numbers are all smaller than this, relative to the largest at the start, are left as they are in a

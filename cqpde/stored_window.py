@@ -51,8 +51,11 @@ def _plain(value: Any) -> Any:
 
 def _go_on(run: Run, saved: Saved) -> None:
     d, ndim = run.model.dim, run.rho0.grid.ndim
-    run.window = _window(saved.record, ndim)
-    run.rho = saved.array("rho", d, d, *run.window.cells, dtype=complex)
+    try:
+        run.window = _window(saved.record, ndim)
+    except (KeyError, TypeError, ValueError) as error:
+        raise saved.refused("window", "the cells of a window", str(error)[:80]) from None
+    run.rho = saved.array("rho", d, d, *run.window.cells, dtype=run.dtype)
     run.loss, run.escaped = saved.array("loss", d, d, dtype=complex), saved.array("escaped", 2 * ndim, d, d, dtype=complex)
     run.now, run.error, run.grid_error = saved.number("t"), saved.number("error"), saved.number("grid_error")
     run.wider, run.repeated = saved.count("wider", 0, 1 << 30), saved.count("repeated", 0, 1 << 30)
@@ -110,7 +113,7 @@ class _Outputs:
         for k, entry in enumerate(record["outputs"], start=start):
             window, t = _window(entry, run.rho0.grid.ndim), float(entry["t"])
             rho, wanted = arrays.get(f"rho {k}"), (d, d, *window.cells)
-            if t != run.times[k] or (rho is not None) != (t in run.kept) or (rho is not None and (rho.shape != wanted or rho.dtype != complex)):
+            if t != run.times[k] or (rho is not None) != (t in run.kept) or (rho is not None and (rho.shape != wanted or rho.dtype != run.dtype)):
                 raise ValueError(f"output {k}")
             diagnostics = {name: arrays[f"diagnostic {k} {name}"] for name in dataset.DIAGNOSTICS}
             saved = {name: unpacked(entry["saved"][name], f"saved {name} {k}", arrays) for name in run.options["save"]}

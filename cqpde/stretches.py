@@ -19,6 +19,7 @@ from .initial import State
 from .memory import require_room
 from .model import Model
 from .moving import KIND
+from .runs import PRECISIONS
 from .solver import solve
 from .windows import Lattice, Window, moved, occupied, predict
 
@@ -92,6 +93,11 @@ class Run:
         self.sums = dict.fromkeys(SUMS, 0.0)
         self.grid_error, self.wider = 0.0, 0
         self.began = time.perf_counter() - self.keeper.before
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Precision of the fields."""
+        return np.result_type(PRECISIONS[self.options.get("precision", "double")], np.complex64)
 
     def stretch(self) -> None:
         """Go on by one stretch, on a window of its own."""
@@ -243,7 +249,7 @@ class Run:
             a.name: (0.0, n * a.spacing, n, "open") if moves else (a.lower, a.upper, a.n, tuple(map(str, a.ends))) for a, moves, n in rows
         })  # fmt: skip
         corner = (0,) * base.ndim
-        rho = np.empty((len(framed), d, d, *most), dtype=complex)
+        rho = np.empty((len(framed), d, d, *most), dtype=self.dtype)
         for k, o in enumerate(framed):
             rho[k], _ = moved(np.asarray(o.rho), Window(corner, o.window.cells), Window(corner, most))
             o.rho = None
@@ -287,7 +293,7 @@ class Run:
             "initial_state": self.rho0.note or "given",
             "initial_normalisation": float(self.rho0.normalisation),
             "applications": sum(a["applications"] for a in every),
-            **{key: sum(a[key] for a in every) for key in last if key.startswith("seconds_")},
+            **{key: sum(a.get(key, 0.0) for a in every) for key in last if key.startswith("seconds_") or key == "skipped_error"},
             "stretches": len(every),
             "repeated": self.repeated,
             "most_cells": max(a["cells"] for a in every),

@@ -117,3 +117,33 @@ def test_an_unphysical_model_that_blows_up_is_not_returned():
         except cq.CqpdeWarning:
             continue
         assert np.isfinite(sol.rho.values).all()
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_a_twin_that_is_not_finite_ends_the_run(precision):
+    """A pulse at the middle of a step of the twin only, which the error of the run hangs on."""
+    grid = cq.Grid(x=(-6, 6, 64), y=(-6, 6, 64))
+    pulse = lambda z, t: np.where(abs(t - 0.5) < 0.01, 1e200, 1.0) * cq.sigmax()
+    model = cq.Model(("x", "y"), 2, L=cq.sigmaz(), D2=[[0.05, 0], [0, 0.05]], D0="saturated", D1=[[0.1], [0]], D1C=[lambda z: 0.3 * z.y, 0.0], H=pulse)
+    with pytest.raises(cq.CqpdeError, match="must stay finite") as caught:
+        cq.solve(model, cq.gaussian(grid, 0.0, 0.5, cq.ket("+")), [0, 1], dt=0.1, method="split", force=True, precision=precision)
+    assert "t = 0." in str(caught.value)
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize("component", [0, 2])
+def test_what_is_not_finite_after_the_last_sweep_is_seen(precision, component, monkeypatch):
+    """Off the diagonal neither the trace nor the smallest eigenvalue tells of it."""
+    from cqpde.channels.compose import Composition
+
+    chain = Composition.chain
+
+    def broken(self, x, *arguments, **options):
+        x, escaped = chain(self, x, *arguments, **options)
+        x[component, 0, 3, 3] = np.nan
+        return x, escaped
+
+    monkeypatch.setattr(Composition, "chain", broken)
+    grid = cq.Grid(q=(-6, 6, 64), p=(-9, 9, 64))
+    with pytest.raises(cq.CqpdeError, match="must stay finite"):
+        cq.solve(cq.models.linear_diosi(), cq.gaussian(grid, 0, 0.5, cq.ket("+")), [0, 0.1], dt=0.1, precision=precision)

@@ -308,7 +308,7 @@ tol = 1e-3
     assert main(["run", "far.toml", "-o", "far.nc"]) == 2 and "follow = true" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("options", "steps"), [({"save": ["purity", "expect q*sigmaz"], "frames": [0.0, 4.0]}, 2), ({"method": "fv", "tol": 1e-2}, 1)])
+@pytest.mark.parametrize(("options", "steps"), [({"save": ["purity", "expect q*sigmaz"], "frames": [0.0, 4.0]}, 2), ({"method": "fv", "tol": 1e-2}, 1), ({"dt": 0.02, "precision": "single", "tol": 1e-2}, 1)])
 @pytest.mark.filterwarnings("ignore::cqpde.CqpdeWarning")
 def test_a_stopped_run_is_resumed_to_the_last_bit(options, steps, tmp_path):
     """At the ends of its stretches, again and again; its outputs so far are handed over."""
@@ -317,6 +317,7 @@ def test_a_stopped_run_is_resumed_to_the_last_bit(options, steps, tmp_path):
     again, rounds = stopped_and_resumed(begin, tmp_path / "run", steps, rounds=2 if steps > 1 else 1)
     assert rounds and again.attrs["stretches"] > steps
     assert_same_bits(again.dataset, begin().dataset)
+    assert again.dataset.rho.dtype == (np.complex64 if "precision" in options else complex)
     with pytest.raises(cq.Interrupted) as caught:
         begin(checkpoint=stopping(tmp_path / "other", 3 if steps > 1 else 1))
     partial = caught.value.partial

@@ -161,8 +161,8 @@ class Composition:
         return remembered(self.known.symbols, (kick, t), 16, make)
 
     def flow(self, part: Part, t: float, dt: float) -> Flow:
-        """The part over ``dt``, to 14 digits (equal gaps between outputs differ in the last ones), with coefficients at ``t``."""
-        dt = float(f"{dt:.14g}")
+        """The part over ``dt``, to 15 digits (equal gaps between outputs differ in the last ones), with coefficients at ``t``."""
+        dt = float(f"{dt:.15g}")
         at = t if self.model.time_dependent else self.t0
         key = (part, at, dt)
         if key not in self.known.flows:
@@ -222,9 +222,9 @@ class Composition:
         self.watched.update(flow.convolution.members.tolist())
         return True
 
-    def finite(self, x: Array) -> bool:
-        """Whether the sweeps since the last call met finite numbers only; a look at ``x`` itself, where they did not go over all components."""
-        total = self.watch if len(self.watched) == len(x) else float(np.sum(x))
+    def finite(self, x: Array, anew: bool = False) -> bool:
+        """Whether the sweeps since the last call met finite numbers only; a look at ``x`` itself, where they did not go over all components or ``anew``."""
+        total = self.watch if len(self.watched) == len(x) and not anew else float(np.sum(x))
         self.watch, self.watched = 0.0, set()
         return bool(np.isfinite(total))
 

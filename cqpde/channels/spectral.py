@@ -321,7 +321,7 @@ def band_content(x: Array, grid: Grid, axes: Iterable[int] | None = None) -> lis
                 record_tails(transform(part, (i + 2,), 1), grid, (i,), tails)
                 continue
             found = np.matmul(modes.astype(x.dtype), part.reshape(int(np.prod(part.shape[: i + 2])), grid.shape[i], -1))
-            tails[i] += 2.0 * float(np.sum(found * found, dtype=float)) / grid.shape[i]
+            tails[i] += 2.0 * float(np.sum(np.square(found, dtype=float))) / grid.shape[i]
     return tails
 
 

@@ -19,7 +19,7 @@ from ..channels.resolution import norm_of_tail, spread
 from ..channels.spectral import band_content
 from ..checkpoint import NoKeeper
 from ..components import trace_norm_bound
-from ..errors import RouteError
+from ..errors import OptionError, RouteError
 from ..grid import Grid
 from .evolve import Frame, Progress, require_finite
 
@@ -28,9 +28,8 @@ Array = np.ndarray
 #: Probability that a step may carry beyond an open end.
 MOST_BEYOND = 1e-3
 
-#: What the difference of the twin is multiplied by, per precision. In single precision it is round-off as well, and of two runs of n and n/2 steps they differ by at
-#: least half of that of the longer.
-TWIN = {"float64": 1.0, "float32": 2.0}
+#: Largest number of a state in single precision, at least and at most.
+HELD = 1e-15, 1e15
 
 #: Values of a state that are compared with another one at once.
 COMPARED = 1 << 20
@@ -60,20 +59,23 @@ def fixed_steps(
         If a step carries more than 1e-3 beyond an open end.
     """
     grid, keeper = composition.grid, keeper or NoKeeper()
-    counts = [1 if composition.exact else 2 * int(np.ceil(0.5 * gap / dt - 1e-9)) for gap in np.diff(times)]
+    alone = composition.exact and x.dtype == np.float64  # single precision has a twin for its round-off
+    counts = [1 if alone else 2 if composition.exact else 2 * int(np.ceil(0.5 * gap / dt - 1e-9)) for gap in np.diff(times)]
+    largest = float(max(x.max(), -x.min()))
+    require_held(x.dtype, largest)
     batch, volume = x.shape[1], grid.cell_volume
     escaped = np.zeros((batch, 2 * grid.ndim, x.shape[0]))
-    composition.skip_below = skip_below * float(max(x.max(), -x.min()))
+    composition.skip_below = skip_below * largest
     progress, first, fine, done = Progress(tail=0.0), 1, 0, 0  # fine: the twin has come to the next output; done: steps since the last one
     rough: Array | None
     if keeper.resumed is None:
         yield Frame(0, float(times[0]), x.reshape(x.shape[0], -1), escaped, replace(progress))
-        rough = None if composition.exact else x.copy()
+        rough = None if alone else x.copy()
         x = x.copy()
     else:
         saved = keeper.resumed
         first, fine, done = saved.count("index", 1, len(times)), saved.count("fine", 0, 1), saved.count("done", 0, max(counts))
-        rough = None if composition.exact or first == len(times) else saved.array("rough", *x.shape, dtype=x.dtype)
+        rough = None if alone or first == len(times) else saved.array("rough", *x.shape, dtype=x.dtype)
         x, escaped, progress = saved.array("x", *x.shape, dtype=x.dtype), saved.array("escaped", *escaped.shape), Progress(**saved.fields("progress", progress))
     for index, ((start, end), count) in enumerate(zip(pairwise(times[first - 1 :]), counts[first - 1 :], strict=True), start=first):
         t, length = float(start), float(end - start)
@@ -87,6 +89,8 @@ def fixed_steps(
             keeper.offer(index, lambda: (arrays, {"progress": vars(progress), "t": now, "fine": fine, "done": done}))
 
         def twin(now: float, done: int, y: Array, gone: Array, x: Array = x, escaped: Array = escaped, half: int = count // 2, offer: Any = offer) -> None:
+            if not composition.finite(y):
+                require_finite(y.reshape(y.shape[0], -1), grid, now, progress.steps)
             composition.left_out = 0.0  # what the twin leaves out is part of its distance
             offer(now, *((0, done) if done < half else (1, 0)), x, y, escaped)
 
@@ -104,9 +108,11 @@ def fixed_steps(
             done = 0
         x, escaped = composition.chain(x, escaped, t, length, count, None, in_place=True, first=done, seen=seen)
         fine = done = 0
+        require_finite(x.reshape(x.shape[0], -1), grid, t + length, progress.steps)  # also what came after the last sweep
         del seen, twin  # they would keep the second state alive while the frame is recorded
         if rough is not None:
-            progress.time_error = max(progress.time_error, TWIN[x.dtype.name] * difference(x, rough, volume))
+            require_finite(rough.reshape(x.shape[0], -1), grid, t + length, progress.steps)
+            progress.time_error = max(progress.time_error, stated(difference(x, rough, volume), x.dtype, len(composition.structure.parts) * (progress.steps + count)))
         rough = rough if index < len(counts) else None
         filled = min(spread(x, dim, volume), volume * float(np.prod(grid.shape)))
         progress.tail = max(progress.tail or 0.0, *(norm_of_tail(s, filled, volume, dim) for s in band_content(x, grid)))
@@ -115,6 +121,22 @@ def fixed_steps(
         progress.dt = length / count
         yield Frame(index, float(end), x.reshape(x.shape[0], -1), escaped, replace(progress))
         offer(float(end), 0, 0, x, rough, escaped, index + 1)
+
+
+def stated(apart: float, dtype: Any, sweeps: int) -> float:
+    """Bound of the error of a run, from its distance from its twin.
+
+    In single precision they differ by round-off as well: by what is different for every number and by half of what is the same for every step; a table that
+    is rounded alike for both adds up to the last digit per sweep.
+    """
+    return apart if dtype == np.float64 else 2.0 * apart + float(np.finfo(dtype).eps) * sweeps
+
+
+def require_held(dtype: Any, largest: float) -> None:
+    """Refuse a state whose numbers single precision does not hold with room for sums and squares."""
+    if dtype == np.float32 and not HELD[0] <= largest <= HELD[1]:
+        rule = f"'single' holds densities of {HELD[0]:g} to {HELD[1]:g} per cell volume"
+        raise OptionError("precision", rule, f"{largest:.3g}", "Choose units in which the state is of order one, or precision='double'")
 
 
 def difference(x: Array, y: Array, volume: float) -> float:

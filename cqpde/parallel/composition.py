@@ -86,9 +86,9 @@ class SlabComposition(Composition):
         """Take ``n`` symmetric steps over ``length`` with a field, in place (the first ones were taken before); returns what escaped here."""
         return self.chain(x, escaped, t, length, n, None, in_place=True, first=first, seen=seen)[1]
 
-    def finite(self, x: Any) -> bool:
+    def finite(self, x: Any, anew: bool = False) -> bool:
         """The same answer on all processes."""
-        return bool(self.slabs.total(not super().finite(x.x)) == 0)
+        return bool(self.slabs.total(not super().finite(x.x, anew)) == 0)
 
     # -- measures of the whole field -----------------------------------------------------------------------------------
     def _open_ends(self, x: Field, t: float, length: float) -> OpenEnds:
