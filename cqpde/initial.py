@@ -85,11 +85,16 @@ class State:
         """Density matrix per unit phase-space volume, (d, d, *cells)."""
         if isinstance(self.held, np.ndarray):
             return self.held
+        rho = self.array()
+        rho.setflags(write=False)
+        return rho
+
+    def array(self) -> Array:
+        """The same as an array of its own, which the state does not keep."""
         require_room("Grid", "an initial state as one array", self.nbytes, "Take it in parts, State.part", most=1.0)
         rho = np.empty((self.dim, self.dim, *self.grid.shape), dtype=complex)
         for first, part in self.parts():
             rho[:, :, first : first + part.shape[2]] = part
-        rho.setflags(write=False)
         return rho
 
     @cached_property

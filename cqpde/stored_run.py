@@ -60,7 +60,7 @@ def record_of(
 ) -> tuple[dict[str, Any], dict[str, Array]]:  # fmt: skip
     """Record and initial arrays of a run; what :func:`reopened` reads."""
     grid = states[0].grid
-    arrays = {"times": times, **{f"rho {b}": s.rho for b, s in enumerate(states)}}
+    arrays = {"times": times, **{f"rho {b}": s.rho if s.bytes_held else s.array() for b, s in enumerate(states)}}
     record: dict[str, Any] = {
         "kind": kind, "single": single, "grid": grid_record(grid), "model": None, "options": _options(options),
         "fingerprint": fingerprint(model, grid, float(times[0]), float(times[-1])),
