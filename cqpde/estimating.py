@@ -190,7 +190,7 @@ def estimate(
         Estimate for this grid; ``rho0`` may then live on a smaller one, so that a grid too large for the memory can be asked about.
     ranks, machines, network : int, int, float
         With more than one rank also what a run shared between so many processes costs each of them, on so many machines like this one whose
-        processes can send so many bytes per second each (:mod:`cqpde.parallel.cost`): within a quarter of what was measured on one machine.
+        processes can send so many bytes per second each (:mod:`cqpde.parallel.cost`): mostly within a quarter of what was measured on one machine.
 
     Returns
     -------

@@ -135,7 +135,7 @@ def stated(apart: float, dtype: Any, sweeps: int) -> float:
 def require_held(dtype: Any, largest: float) -> None:
     """Refuse a state whose numbers single precision does not hold with room for sums and squares."""
     if dtype == np.float32 and not HELD[0] <= largest <= HELD[1]:
-        rule = f"'single' holds densities of {HELD[0]:g} to {HELD[1]:g} per cell volume"
+        rule = f"'single' holds densities of {HELD[0]:g} to {HELD[1]:g} per unit of phase-space volume"
         raise OptionError("precision", rule, f"{largest:.3g}", "Choose units in which the state is of order one, or precision='double'")
 
 
