@@ -15,6 +15,25 @@ import numpy as np
 Array = np.ndarray
 
 
+#: Bytes of a line of the cache.
+LINE = 64
+
+
+def empty_state(shape: tuple[int, ...], dtype: Any) -> Array:
+    """An array that begins with a line of the cache: vectors that lie in two of them cost twice (NumPy's large arrays begin 16 bytes behind one)."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + LINE, dtype=np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def copy_state(x: Array) -> Array:
+    """A copy in such memory."""
+    out = empty_state(x.shape, x.dtype)
+    out[...] = x
+    return out
+
+
 @cache
 def upper_pairs(d: int) -> tuple[Array, Array]:
     """Row and column indices of the elements above the diagonal, in the order of the components."""
@@ -24,7 +43,7 @@ def upper_pairs(d: int) -> tuple[Array, Array]:
 def to_components(rho: Array, dtype: Any = None) -> Array:
     """Turn ``(d, d, *cells)`` complex into ``(d^2, *cells)`` real components (the Hermitian part is taken), of that precision or the given one."""
     d = rho.shape[0]
-    out = np.empty((d * d, *rho.shape[2:]), dtype=rho.real.dtype if dtype is None else dtype)
+    out = empty_state((d * d, *rho.shape[2:]), rho.real.dtype if dtype is None else dtype)
     for k in range(d):
         out[k] = rho[k, k].real
     pairs = list(zip(*upper_pairs(d), strict=True))

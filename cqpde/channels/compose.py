@@ -18,6 +18,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from ..components import copy_state
 from ..grid import Grid
 from ..kernels.circulant import SWEPT
 from ..model import Canonical, Model
@@ -248,7 +249,7 @@ class Composition:
         seen : callable, optional
             Called after every step with the time, the number of steps done, the state (halfway into what merges two steps) and what escaped.
         """
-        x, escaped = x if in_place else x.copy(), escaped.copy()
+        x, escaped = x if in_place else copy_state(x), escaped.copy()
         groups, h = self.structure.groups, length / n
         merge = len(groups) > 1 and not self.model.time_dependent
         flows: dict[tuple[int, float], list[Flow]] = {}

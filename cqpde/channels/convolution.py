@@ -11,6 +11,7 @@ import numpy as np
 from ..components import norms
 from ..kernels.circulant import apply_circulants, residue_tables
 from ..kernels.residues import odd, plan
+from ..kernels.rows import VECTOR
 from .commuting import connected
 from .spectral import Multiplier
 
@@ -23,7 +24,7 @@ MOST_ODD = 63
 TOGETHER = 1 << 14
 
 #: Lines that are done at once, at least (a few cache lines of each row), and bytes of a row at most, of lines apart in memory and along it.
-FEWEST, MOST_ACROSS, MOST_ALONG = 32, 2048, 1024
+FEWEST, MOST_ACROSS, MOST_ALONG = 32, 2048, 512
 
 #: Tables that are made at once.
 MADE = 256
@@ -75,17 +76,13 @@ class Convolution:
         """The axes whose lines are done side by side: all dependent or all not; and whether the lines are neighbours in memory."""
         others = [i for i in range(len(self.shape)) if i != self.axis]
         last = min((i for i in others if self.shape[i] > 1), default=others[-1], key=lambda i: self.apart[i])
-        if self.apart[last] == 1:
-            lanes: list[int] = []
-            run = 1
-            for i in reversed(others):
-                if (i in self._depends) != (last in self._depends) or self.apart[i] != run:
-                    break
-                lanes, run = [i, *lanes], run * self.shape[i]
-            return lanes, True
-        free = [i for i in others if i not in self._depends]
-        many = int(np.prod([self.shape[i] for i in free])) >= FEWEST
-        return (free if many or not self._depends else self._depends), False
+        lanes: list[int] = []
+        run = self.apart[last]
+        for i in reversed(others):
+            if (i in self._depends) != (last in self._depends) or self.apart[i] != run:
+                break
+            lanes, run = [i, *lanes], run * self.shape[i]
+        return lanes, self.apart[last] == 1
 
     def _offsets(self, axes: list[int]) -> Array:
         """Places of all cells along ``axes``, at the first cell of the others."""
@@ -101,7 +98,8 @@ class Convolution:
         first, lines, lanes = self._offsets(patterns), self._offsets(free), self._offsets(axes)
         most = (MOST_ACROSS if contiguous else MOST_ALONG) // np.dtype(self.dtype).itemsize
         width = min(most, max(FEWEST, TOGETHER // self.shape[self.axis]), len(lanes))
-        width = -(-len(lanes) // -(-len(lanes) // width))  # as even as can be
+        side = VECTOR // np.dtype(self.dtype).itemsize
+        width = side * -(-len(lanes) // (side * -(-len(lanes) // width)))  # as even as can be
         return (first[:, None] + lines).reshape(-1), np.repeat(np.arange(len(first)), len(lines)), lanes, contiguous, width
 
     @cached_property

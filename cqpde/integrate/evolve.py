@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from ..checkpoint import Make, NoKeeper
-from ..components import trace_norm_bound, upper_pairs
+from ..components import empty_state, trace_norm_bound, upper_pairs
 from ..errors import NotFinite, SolverError
 from ..fv.assemble import Bounds, Layout
 from ..fv.generator import Generator, make_generator
@@ -166,7 +166,7 @@ class Propagator:
         if self.limited is None:
             return self.exponential(g, x, e, dt)
         x, e = self.exponential(g, x, e, 0.5 * dt)
-        spare = np.empty_like(x)
+        spare = empty_state(x.shape, x.dtype)
         for k in range(remaps):
             x, spare = self.limited.step(x, spare, e, t + k * dt / remaps, dt / remaps)
         return self.exponential(g, x, e, 0.5 * dt)
@@ -178,7 +178,7 @@ class Propagator:
             return self.step(*self.step(x, e, t, half), t + half, half)
         g = self._generator
         x, e = self.exponential(g, x, e, 0.5 * half)
-        x, spare = self.limited.step(x, np.empty_like(x), e, t, half)
+        x, spare = self.limited.step(x, empty_state(x.shape, x.dtype), e, t, half)
         x, e = self.exponential(g, x, e, half)
         x, _ = self.limited.step(x, spare, e, t + half, half)
         return self.exponential(g, x, e, 0.5 * half)

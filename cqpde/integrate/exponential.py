@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..components import copy_state
 from ..errors import SolverError
 from ..fv.assemble import Bounds
 from ..fv.generator import Generator
@@ -134,9 +135,9 @@ class Exponential:
             ellipse = enclosing_ellipse(g.bounds, tau, margin)
             self._series[key] = (*coefficients(ellipse, tau), ellipse.a)
         series, capacity, gamma, a = self._series[key]
-        acc, eacc = series[0] * x, series[0] * escaped
-        old, eold = x.copy(), escaped.copy()
-        new, enew = np.zeros_like(x), np.zeros_like(escaped)
+        old, acc, new = (copy_state(x) for _ in range(3))
+        acc *= series[0]
+        eold, eacc, enew = escaped.copy(), series[0] * escaped, np.zeros_like(escaped)
         size = g.largest(x) or 1.0
         for k in range(1, len(series)):
             # f_k from f_{k-1} (old) and f_{k-2} (new, overwritten)

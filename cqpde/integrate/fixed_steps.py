@@ -18,7 +18,7 @@ from ..channels.compose import Composition
 from ..channels.resolution import norm_of_tail, spread
 from ..channels.spectral import band_content
 from ..checkpoint import NoKeeper
-from ..components import trace_norm_bound
+from ..components import copy_state, trace_norm_bound
 from ..errors import OptionError, RouteError
 from ..grid import Grid
 from .evolve import Frame, Progress, require_finite
@@ -70,8 +70,8 @@ def fixed_steps(
     rough: Array | None
     if keeper.resumed is None:
         yield Frame(0, float(times[0]), x.reshape(x.shape[0], -1), escaped, replace(progress))
-        rough = None if alone else x.copy()
-        x = x.copy()
+        rough = None if alone else copy_state(x)
+        x = copy_state(x)
     else:
         saved = keeper.resumed
         first, fine, done = saved.count("index", 1, len(times)), saved.count("fine", 0, 1), saved.count("done", 0, max(counts))

@@ -51,7 +51,7 @@ from .residues import (
     term_complex,
     term_real,
 )
-from .rows import TILE, tile_in, tile_out
+from .rows import VECTOR, ask_for, tile_in, tile_out
 
 Array = np.ndarray
 
@@ -60,6 +60,9 @@ SWEPT = 1 << 19
 
 #: Parts of a sweep that are handed out, per thread.
 PARTS = 8
+
+#: Bytes of a unit up to which the next one is asked for while it is done: both stay in cache.
+ASKED = 1 << 17
 
 #: For operations without a table.
 NOWHERE = np.zeros(1, dtype=np.int64)
@@ -109,18 +112,27 @@ def _split(x: Array, w: int, program: Array, roots: Array) -> None:
 
 @kernel(nogil=True)
 def _through(
-    x: Array, spare: Array, w: int, members: int, program: Array, roots: Array, table: Array, places: Array, b: int, row: Array, col: Array, first: int, last: int
-) -> None:
+    x: Array, spare: Array, w: int, members: int, program: Array, roots: Array, table: Array, places: Array, b: int, row: Array, col: Array, first: int, last: int,
+    whole: Array, ahead: Array, begins: Array, rows: int, count: int, step: int, contiguous: bool,
+) -> None:  # fmt: skip
     """Split rows of ``w`` lines of each member, side by side, multiply and join, in place: the operations ``first`` to ``last`` of a program.
+
+    Meanwhile lines that begin at ``begins`` of the components that begin at ``ahead`` of the ``whole`` are brought into cache: ``rows`` of ``count`` numbers.
 
     Row i of the matrix by which member ``col[k]`` goes into ``row[k]`` is one number (``b`` = 1) or one per line, at ``places[k] + i b`` of the table.
     """
     each, wide, pair = b > 1, w * members, members == 2 and len(row) == 4
+    asked = 0
     for e in range(4 if pair else 0):
         pair = pair and row[e] == e // 2 and col[e] == e % 2
     for e in range(first, last):
         operation, at, m = program[e, 0], program[e, 1] * wide, program[e, 2]
         n, f = m * wide, program[e, 1] * b
+        upto = rows * (e + 1 - first) // (last - first)
+        for start in ahead:
+            for i in range(asked, upto):
+                ask_for(whole, start + (begins[0] + i * step if contiguous else begins[i]), count)
+        asked = upto
         if operation < JOIN_REAL:
             _split_once(x, at, n, x, at, n, n, operation, roots, e)
         elif operation < ALL_COMPLEX:
@@ -189,10 +201,11 @@ def _terms(
 def _turn(x: Array, begins: Array, n: int, step: int, buf: Array, first: int, wide: int, into: bool) -> None:
     """Lines that begin at ``begins`` into rows ``wide`` apart, or back."""
     w = len(begins)
-    low = w - w % TILE if step == 1 else 0
-    high = n - n % TILE if step == 1 else 0
-    for k in range(0, low, TILE):
-        for i in range(0, high, TILE):
+    side = VECTOR // x.itemsize
+    low = w - w % side if step == 1 else 0
+    high = n - n % side if step == 1 else 0
+    for k in range(0, low, side):
+        for i in range(0, high, side):
             if into:
                 tile_in(x, begins, k, i, buf, first + i * wide + k, wide)
             else:
@@ -279,6 +292,14 @@ def _content(x: Array, begins: Array, n: int, step: int, contiguous: bool, sums:
 
 
 @kernel(nogil=True)
+def _begins(outer: Array, lanes: Array, width: int, unit: int) -> Array:
+    """Where the lines of a unit begin."""
+    chunks = (len(lanes) + width - 1) // width
+    chunk = unit % chunks
+    return outer[unit // chunks] + lanes[chunk * width : (chunk + 1) * width]
+
+
+@kernel(nogil=True)
 def _units(
     unit0: Any, unit1: Any,
     x: Array, n: int, step: int, outer: Array, block: Array, lanes: Array, contiguous: bool, width: int, members: Array, row: Array, col: Array,
@@ -287,12 +308,16 @@ def _units(
     """Do the units ``unit0 <= unit < unit1`` of :func:`apply_circulants`: up to ``width`` lanes at one place of ``outer`` each."""
     together = 1 if len(row) == 1 else len(members)  # members that are in the buffer at once
     chunks, table, b, done = (len(lanes) + width - 1) // width, tables.reshape(-1), tables.shape[4], len(program)
-    buf, spare, places = np.empty(together * n * width, dtype=x.dtype), np.empty(2 * program[:, 2].max() * together * width, dtype=x.dtype), np.empty(len(row), dtype=np.int64)
+    side, size, most = VECTOR // x.itemsize, together * n * width, 2 * program[:, 2].max() * together * width
+    room = np.empty(size + most + side, dtype=x.dtype)
+    start = -room.ctypes.data // x.itemsize % side  # rows begin with a line of the cache: vectors that lie in two of them cost twice
+    buf, spare, places = room[start : start + size], room[start + size : start + size + most], np.empty(len(row), dtype=np.int64)
     sums = np.empty(max(n, width))
-    on_the_way = 1 if contiguous and program[0, 0] < JOIN_REAL else 0
+    on_the_way, asked = 1 if contiguous and program[0, 0] < JOIN_REAL else 0, size * x.itemsize <= ASKED
+    following = _begins(outer, lanes, width, unit0)
     for unit in range(unit0, unit1):
-        place, chunk = unit // chunks, unit % chunks
-        begins = outer[place] + lanes[chunk * width : (chunk + 1) * width]
+        place, chunk, begins = unit // chunks, unit % chunks, following
+        following = _begins(outer, lanes, width, min(unit + 1, unit1 - 1))
         w = len(begins)
         for e in range(len(row)):
             places[e] = ((which[e] * tables.shape[1] + block[place]) * tables.shape[2] + chunk % tables.shape[2]) * n * b
@@ -306,7 +331,13 @@ def _units(
                 continue
             for m in range(together):
                 _enter(x[members[first + m]], begins, n, step, contiguous, buf, m * w, together * w, program, roots)
-            _through(buf, spare, w, together, program, roots, table, places, b, row, col, on_the_way, done - on_the_way)
+            last = first + together == len(members)
+            ahead = x.shape[1] * (members[:together] if last else members[first + together : first + 2 * together])[: together if asked else 0]
+            where = following if last else begins
+            _through(
+                buf, spare, w, together, program, roots, table, places, b, row, col, on_the_way, done - on_the_way,
+                x.reshape(-1), ahead, where, n if contiguous else len(where), len(where) if contiguous else n, step, contiguous,
+            )  # fmt: skip
             for m in range(together):
                 _leave(x[members[first + m]], begins, n, step, contiguous, buf, m * w, together * w, program, roots)
                 for k in range(w):

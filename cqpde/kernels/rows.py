@@ -1,4 +1,4 @@
-"""Formulas on rows of numbers side by side, as vector instructions; the transposition of small tiles.
+"""Formulas on rows of numbers side by side, as vector instructions; the transposition of small tiles; rows that are asked for before they are needed.
 
 A compiler that meets a loop over several rows of one array has to prove, at every entry, that they do not overlap; for short rows this takes longer than
 the arithmetic. Here all rows of a formula are read before any is written. Products and sums are fused where a formula says so, in whole vectors and in
@@ -21,11 +21,8 @@ from numba.extending import intrinsic
 
 Array = np.ndarray
 
-#: Bytes of a vector; processors with narrower ones take several.
+#: Bytes of a vector, and of a line of the cache; processors with narrower vectors take several. A tile that is transposed has as many numbers each way.
 VECTOR = 64
-
-#: Lines and cells of a tile that is transposed in registers.
-TILE = 8
 
 INT = ir.IntType(64)
 
@@ -146,11 +143,12 @@ def on_rows(formula: Formula, rows: int, terms: int = 0, add: bool = False) -> C
 
 
 def _transposition(into: bool) -> Callable[..., None]:
-    """``f(x, begins, b0, place, buffer, first, step)``: a tile of lines, which begin at ``begins[b0 : b0 + 8]``, from their cell ``place``, and rows of a buffer."""
+    """``f(x, begins, b0, place, buffer, first, step)``: a tile of lines, which begin at ``begins[b0:]``, from their cell ``place``, and rows of a buffer."""
 
     def plain(x: Array, begins: Array, b0: int, place: int, buffer: Array, first: int, step: int) -> None:
-        cells = begins[b0 : b0 + TILE, None] + place + np.arange(TILE)
-        rows = first + step * np.arange(TILE)[:, None] + np.arange(TILE)
+        side = VECTOR // x.itemsize
+        cells = begins[b0 : b0 + side, None] + place + np.arange(side)
+        rows = first + step * np.arange(side)[:, None] + np.arange(side)
         if into:
             buffer[rows] = x[cells].T
         else:
@@ -168,10 +166,12 @@ def _transposition(into: bool) -> Callable[..., None]:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             data = lambda i: context.make_array(signature.args[i])(context, builder, arguments[i]).data
             lines, starts, rows = data(0), data(1), data(4)
-            shape = ir.VectorType(context.get_data_type(signature.args[0].dtype), TILE)
-            starts = [builder.load(builder.gep(starts, [builder.add(arguments[2], _number(r))])) for r in range(TILE)]
+            kind = context.get_data_type(signature.args[0].dtype)
+            side = VECTOR // _size(kind)
+            shape = ir.VectorType(kind, side)
+            starts = [builder.load(builder.gep(starts, [builder.add(arguments[2], _number(r))])) for r in range(side)]
             lines = [builder.gep(lines, [builder.add(start, arguments[3])]) for start in starts]
-            rows = [builder.gep(rows, [builder.add(arguments[5], builder.mul(_number(r), arguments[6]))]) for r in range(TILE)]
+            rows = [builder.gep(rows, [builder.add(arguments[5], builder.mul(_number(r), arguments[6]))]) for r in range(side)]
             source, target = (lines, rows) if into else (rows, lines)
             tile = [_load(builder, p, _number(0), shape) for p in source]
             for p, row in zip(target, _transposed(builder, tile), strict=True):
@@ -184,17 +184,49 @@ def _transposition(into: bool) -> Callable[..., None]:
 
 
 def _transposed(builder: Any, tile: list[Any]) -> list[Any]:
-    """The columns of eight vectors of eight numbers: neighbours exchange halves, at distances 4, 2 and 1."""
-    for distance in (4, 2, 1):
-        low = [k + TILE * side - distance * side for k in range(TILE) for side in [k // distance % 2]]
-        high = [k + distance if k // distance % 2 == 0 else k + TILE for k in range(TILE)]
+    """The columns of as many vectors as each has numbers: neighbours exchange halves, at distances of half of them down to 1."""
+    side = len(tile)
+    distance = side // 2
+    while distance:
+        low = [k + side * other - distance * other for k in range(side) for other in [k // distance % 2]]
+        high = [k + distance if k // distance % 2 == 0 else k + side for k in range(side)]
         out = list(tile)
-        for r in range(TILE):
+        for r in range(side):
             if r // distance % 2 == 0:
                 a, b = tile[r], tile[r + distance]
-                out[r], out[r + distance] = (builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), TILE), order)) for order in (low, high))
-        tile = out
+                out[r], out[r + distance] = (builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), side), order)) for order in (low, high))
+        tile, distance = out, distance // 2
     return tile
+
+
+def _ask() -> Callable[..., None]:
+    """``f(x, first, count)``: bring ``count`` numbers into cache, to be written, without waiting for them."""
+
+    def plain(x: Array, first: int, count: int) -> None:
+        """Without the compiler (NUMBA_DISABLE_JIT)."""
+
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return plain
+
+    @intrinsic
+    def compiled(_: Any, x: Any, first: Any, count: Any) -> Any:
+        _require_contiguous(x)
+        signature = types.void(x, types.int64, types.int64)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            side = VECTOR // _size(context.get_data_type(signature.args[0].dtype))
+            byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0i8")
+            to_write, near, of_data = (ir.Constant(number, k) for k in (1, 2, 1))
+            with cgutils.for_range_slice(builder, _number(0), arguments[2], _number(side), intp=INT) as (k, _):
+                place = builder.bitcast(builder.gep(data, [builder.add(arguments[1], k)]), byte)
+                builder.call(function, [place, to_write, near, of_data])
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return compiled
 
 
 def _require_contiguous(*arrays: Any) -> None:
@@ -227,5 +259,7 @@ def _spread(builder: Any, number: Any, shape: Any) -> Any:
     return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(ir.IntType(32), shape.count), [0] * shape.count))
 
 
-#: Eight cells of eight lines into rows of a buffer, and back.
+#: A few cells of as many lines into rows of a buffer, and back.
 tile_in, tile_out = _transposition(True), _transposition(False)
+
+ask_for = _ask()

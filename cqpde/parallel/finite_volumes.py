@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..components import empty_state
 from ..errors import OptionError
 from ..fv.assemble import Bounds, Layout
 from ..fv.directions import MAX_OFFSET
@@ -78,7 +79,8 @@ class Halo:
     def widened(self, x: Array, batch: int) -> Array:
         """The state (components, batch * cells) of the slab with cells beyond that hold nothing."""
         (low, high), more = self.slabs.cells(self.axis), sum(self.more)
-        out = np.zeros((x.shape[0], x.shape[1] // (high - low) * (high - low + more)))
+        out = empty_state((x.shape[0], x.shape[1] // (high - low) * (high - low + more)), x.dtype)
+        out[...] = 0.0
         own = self._own(out, batch)
         own[...] = x.reshape(own.shape)
         return out

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..communicator import agree, processes_here, together
-from ..components import trace_norm_bound
+from ..components import LINE, copy_state, empty_state, trace_norm_bound
 from ..errors import OptionError
 from ..grid import Grid
 
@@ -90,11 +90,12 @@ class Slabs:
 
         shape = (*x.shape[:2], *self.grid.shape)
         size = int(np.prod(shape)) * x.itemsize
-        window = MPI.Win.Allocate_shared(size if self.comm.rank == 0 else 0, x.itemsize, comm=self.comm)
+        window = MPI.Win.Allocate_shared(size + LINE if self.comm.rank == 0 else 0, 1, comm=self.comm)
         window.Lock_all(MPI.MODE_NOCHECK)
         self._windows.append(window)
         memory: Any = window.Shared_query(0)[0]
-        whole: Array = np.ndarray(shape, dtype=x.dtype, buffer=memory)
+        start = -np.frombuffer(memory, dtype=np.uint8).ctypes.data % LINE  # the same for all: each maps whole pages
+        whole: Array = np.ndarray(shape, dtype=x.dtype, buffer=memory, offset=start)
         out = SharedField(whole[self.where(axis)], axis, self, whole=whole, window=window)
         out.x[...] = x
         return out
@@ -113,7 +114,7 @@ class Slabs:
         low, high = self.cells(new)
         shape = list(x.shape)
         shape[old + 2], shape[new + 2] = self.grid.shape[old], high - low
-        y = np.empty(shape, dtype=x.dtype)
+        y = empty_state(tuple(shape), x.dtype)
         self.sent += x.nbytes * (1.0 - (high - low) / self.grid.shape[new])
         sent = [self._block(x, new + 2, self.cells(new, r)) for r in range(self.comm.size)]
         got = [self._block(y, old + 2, self.cells(old, r)) for r in range(self.comm.size)]
@@ -157,7 +158,7 @@ class Slabs:
             for rank in range(1, self.comm.size):
                 self.comm.Send(np.ascontiguousarray(whole[self.where(axis, rank)]), dest=rank)
             return np.ascontiguousarray(whole[self.where(axis, 0)])
-        part = np.empty((*batch, *self.shape(axis)), dtype=dtype)
+        part = empty_state((*batch, *self.shape(axis)), dtype)
         self.comm.Recv(part, source=0)
         return part
 
@@ -250,7 +251,7 @@ class Field:
 
     def copy(self) -> Field:
         """A field of its own."""
-        return self.slabs.field(self.x.copy(), self.axis)
+        return self.slabs.field(copy_state(self.x), self.axis)
 
 
 @dataclass
