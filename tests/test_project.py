@@ -192,6 +192,12 @@ def test_four_dimensional_measurements_run():
     assert figures["seconds_per_step"] > 0
 
 
+def test_fused_sweeps_have_the_same_bits():
+    from validation import fused_sweeps
+
+    assert all(row["same_bits"] and row["apart"] > 0 for row in fused_sweeps.main(["--quick"]))
+
+
 def test_bandwidth_measurements_run():
     from validation import bandwidth
 
