@@ -18,7 +18,7 @@ from cqpde.components import to_components, trace_norm_bound
 from cqpde.errors import OptionError
 from cqpde.kernels import rows
 from cqpde.kernels.circulant import residue_tables
-from cqpde.kernels.residues import LEAF_COMPLEX, LEAF_REAL, odd, plan
+from cqpde.kernels.residues import LEAF_COMPLEX, LEAF_REAL, last_degree, plan
 from validation import four_dimensions
 
 from . import models
@@ -37,7 +37,7 @@ def sweep(x, kernels, axis, depends):
     return y[0, 0]
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 8, 12, 20, 37, 40, 64, 100, 256])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 8, 12, 20, 36, 37, 40, 42, 45, 64, 75, 100, 256])
 @pytest.mark.parametrize(("precision", "bound"), [(np.float64, 4e-16), (np.float32, 3e-7)])
 def test_a_sweep_is_a_circular_convolution(n, precision, bound):
     """Lines along every axis, matrices of their own per lane or shared, against a sum written out; to the round-off of the precision (and not below)."""
@@ -52,7 +52,7 @@ def test_a_sweep_is_a_circular_convolution(n, precision, bound):
         lines = np.moveaxis(x.astype(float), axis, 0)
         expected = np.moveaxis(np.einsum("kij,jk->ik", matrices, lines) if depends else matrices @ lines, 0, axis)
         worst = max(worst, np.abs(found - expected).max() / (np.linalg.norm(kernels, axis=-1).max() * np.abs(x).max()))
-    assert worst < bound * max(np.log2(n), 1.0) * (odd(n) ** 0.5)
+    assert worst < bound * max(np.log2(n), 1.0) * (last_degree(n) ** 0.5)
     assert n < 5 or worst > 0.02 * bound
 
 
@@ -64,6 +64,25 @@ def test_residues_of_a_product_are_products():
     assert found[3:6] * 4 == pytest.approx((line.reshape(4, 3) * np.array([1, -1, 1, -1])[:, None]).sum(axis=0))
     program, _, _ = plan(12)
     assert [tuple(p) for p in program if p[0] in (LEAF_REAL, LEAF_COMPLEX)] == [(LEAF_REAL, 0, 3), (LEAF_REAL, 3, 3), (LEAF_COMPLEX, 6, 3)]
+
+
+@pytest.mark.parametrize("members", [2, 3])
+@pytest.mark.parametrize("n", [5, 8, 14, 18, 45, 50, 64])
+def test_a_sweep_of_coupled_components_is_a_matrix_of_convolutions(n, members):
+    """Every component into every other, along both axes, against transforms."""
+    rng = np.random.default_rng(n)
+    kernels = rng.standard_normal((members, members, n)) / members
+    table = np.fft.rfft(kernels, axis=-1)
+    index = np.arange(members**2)
+    row, col, base = index // members, index % members, index * table.shape[-1]
+    for axis, shape in ((0, (n, 37)), (1, (37, n))):
+        strides = np.zeros((len(index), 3), dtype=np.int64)
+        strides[:, axis + 1] = 1
+        x = rng.standard_normal((members, 1, *shape))
+        lines = np.fft.rfft(np.moveaxis(x, axis + 2, -1), axis=-1)
+        expected = np.moveaxis(np.fft.irfft(np.einsum("rck,cbjk->rbjk", table, lines), n, axis=-1), -1, axis + 2)
+        Convolution.of(Multiplier(tuple(range(members)), row, col, base, strides, table.reshape(-1)), x, axis + 1).apply(x)
+        assert np.abs(x - expected).max() < 2e-15 * n**0.5 * np.abs(expected).max()
 
 
 def test_the_same_bits_for_any_threads_and_any_part_of_the_lines():

@@ -10,15 +10,15 @@ import numpy as np
 
 from ..components import norms
 from ..kernels.circulant import apply_circulants, residue_tables
-from ..kernels.residues import odd, plan
+from ..kernels.residues import last_degree, plan
 from ..kernels.rows import VECTOR
 from .commuting import connected
 from .spectral import Multiplier
 
 Array = np.ndarray
 
-#: A line is split into residues down to an odd degree of at most this; where the odd part of its length is more, it is transformed.
-MOST_ODD = 63
+#: Lines are split into residues down to a degree of at most this; where that is not possible, they are transformed.
+MOST_DEGREE = 63
 
 #: Values of the lines that are done at once: they stay in cache.
 TOGETHER = 1 << 14
@@ -65,7 +65,7 @@ class Convolution:
     @staticmethod
     def fits(n: int) -> bool:
         """Whether lines of ``n`` cells are done here."""
-        return odd(n) <= MOST_ODD
+        return last_degree(n) <= MOST_DEGREE
 
     @cached_property
     def _depends(self) -> list[int]:
@@ -125,13 +125,14 @@ class Convolution:
                 continue
             if len(mine) == 1:
                 single[distinct[0]] = len(out)
-            if tuple(distinct) not in known:
-                known[tuple(distinct)] = np.array([self._table(*k) for k in distinct], dtype=self.dtype)
-            out.append((members, row, col, which, known[tuple(distinct)]))
+            key = len(mine) == 1, *distinct
+            if key not in known:
+                known[key] = np.array([self._table(*k, len(mine) == 1) for k in distinct], dtype=self.dtype)
+            out.append((members, row, col, which, known[key]))
         return out
 
-    def _table(self, base: int, strides: tuple[int, ...]) -> Array:
-        """Residues of one term, (blocks, 1, n, 1), or (blocks, chunks, n, width) where they differ from lane to lane."""
+    def _table(self, base: int, strides: tuple[int, ...], alone: bool) -> Array:
+        """Residues of one term (``alone``: of a component that couples to none), (blocks, 1, n, 1), or (blocks, chunks, n, width) where they differ from lane to lane."""
         n, axes, width = self.shape[self.axis], self._lanes[0], self._places[-1]
         lanes = [i for i in axes if i in self._depends]
         blocks = [i for i in self._depends if i not in lanes]
@@ -140,19 +141,19 @@ class Convolution:
         out = np.zeros((len(first), -(-len(side) // width), n, width), dtype=self.dtype)
         if not lanes:
             for k in range(0, len(first), MADE):
-                out[k : k + MADE, 0, :, 0] = self._residues(base + first[k : k + MADE], strides).T
+                out[k : k + MADE, 0, :, 0] = self._residues(base + first[k : k + MADE], strides, alone).T
             return out
         for k, start in enumerate(first):
             for chunk in range(out.shape[1]):
                 here = side[chunk * width : (chunk + 1) * width]
-                out[k, chunk, :, : len(here)] = self._residues(base + start + here, strides)
+                out[k, chunk, :, : len(here)] = self._residues(base + start + here, strides, alone)
         return out
 
-    def _residues(self, begin: Array, strides: tuple[int, ...]) -> Array:
+    def _residues(self, begin: Array, strides: tuple[int, ...], alone: bool) -> Array:
         """Residues (n, count) of the matrices whose coefficients begin at ``begin`` in the table, in the precision of the state."""
         n = self.shape[self.axis]
         table = self.multiplier.table[begin + strides[self.axis] * np.arange(n // 2 + 1)[:, None]].astype(complex, copy=False)
-        return _rounded(residue_tables(np.fft.irfft(table, n, axis=0)), odd(n), self.dtype)
+        return _rounded(residue_tables(np.fft.irfft(table, n, axis=0), alone), last_degree(n, alone), self.dtype)
 
     @property
     def members(self) -> Array:

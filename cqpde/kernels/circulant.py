@@ -14,43 +14,13 @@ import numpy as np
 
 from ..compiling import kernel
 from .residues import (
-    ALL_COMPLEX,
-    ALL_COMPLEX_TWICE,
-    JOIN_COMPLEX,
-    JOIN_COMPLEX_TWICE,
-    JOIN_REAL,
-    JOIN_REAL_TWICE,
-    LEAF_COMPLEX,
-    LEAF_REAL,
-    SPLIT_COMPLEX,
-    SPLIT_COMPLEX_TWICE,
-    SPLIT_REAL,
-    SPLIT_REAL_TWICE,
-    WRITTEN_OUT,
-    added_3,
-    added_5,
-    all_complex,
-    all_complex_twice,
-    complex_1,
-    complex_3,
-    complex_5,
-    join_complex,
-    join_complex_twice,
-    join_real,
-    join_real_twice,
-    pair_complex,
-    pair_real,
-    plan,
-    real_1,
-    real_3,
-    real_5,
-    split_complex,
-    split_complex_twice,
-    split_real,
-    split_real_twice,
-    term_complex,
-    term_real,
-)
+    ALL_COMPLEX, ALL_COMPLEX_TWICE, JOIN_COMPLEX, JOIN_COMPLEX_3, JOIN_COMPLEX_5, JOIN_COMPLEX_TWICE, JOIN_REAL, JOIN_REAL_3, JOIN_REAL_5,
+    JOIN_REAL_TWICE, LEAF_COMPLEX, LEAF_REAL, SPLIT_COMPLEX, SPLIT_COMPLEX_3, SPLIT_COMPLEX_5, SPLIT_COMPLEX_TWICE, SPLIT_REAL, SPLIT_REAL_3,
+    SPLIT_REAL_5, SPLIT_REAL_TWICE, WRITTEN_OUT, added_3, added_5, all_complex, all_complex_twice, complex_1, complex_3, complex_5, join_complex,
+    join_complex_3, join_complex_5, join_complex_twice, join_real, join_real_3, join_real_5, join_real_twice, pair_complex, pair_real, plan, real_1,
+    real_3, real_5, split_complex, split_complex_3, split_complex_5, split_complex_twice, split_real, split_real_3, split_real_5, split_real_twice,
+    term_complex, term_real,
+)  # fmt: skip
 from .rows import VECTOR, ask_for, tile_in, tile_out
 
 Array = np.ndarray
@@ -68,9 +38,9 @@ ASKED = 1 << 17
 NOWHERE = np.zeros(1, dtype=np.int64)
 
 
-def residue_tables(columns: Array) -> Array:
-    """Tables of :func:`apply_circulants` from the first columns (n, count) of the matrices."""
-    program, roots, scale = plan(len(columns))
+def residue_tables(columns: Array, collapsed: bool = True) -> Array:
+    """Tables of :func:`apply_circulants` from the first columns (n, count) of the matrices, for the same :func:`plan`."""
+    program, roots, scale = plan(len(columns), collapsed)
     out = np.array(columns, dtype=float, order="C")
     _split(out.reshape(-1), out.shape[1], program, roots)
     return out * scale[:, None]
@@ -87,6 +57,14 @@ def _split_once(x: Array, s: int, s_step: int, y: Array, t: int, t_step: int, co
         split_complex(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
     elif operation in (SPLIT_COMPLEX_TWICE, ALL_COMPLEX_TWICE):
         split_complex_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == SPLIT_REAL_3:
+        split_real_3(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == SPLIT_REAL_5:
+        split_real_5(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == SPLIT_COMPLEX_3:
+        split_complex_3(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == SPLIT_COMPLEX_5:
+        split_complex_5(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
 
 
 @kernel(nogil=True)
@@ -100,6 +78,14 @@ def _join_once(x: Array, s: int, s_step: int, y: Array, t: int, t_step: int, cou
         join_complex(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
     elif operation == JOIN_COMPLEX_TWICE:
         join_complex_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == JOIN_REAL_3:
+        join_real_3(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == JOIN_REAL_5:
+        join_real_5(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == JOIN_COMPLEX_3:
+        join_complex_3(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == JOIN_COMPLEX_5:
+        join_complex_5(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
 
 
 @kernel(nogil=True)
@@ -226,10 +212,7 @@ def _enter(x: Array, begins: Array, n: int, step: int, contiguous: bool, buf: Ar
         _turn(x, begins, n, step, buf, first, wide, True)
     elif program[0, 0] < JOIN_REAL:
         for i in range(m):
-            if program[0, 0] == SPLIT_REAL:
-                split_real(x, begins[0] + i * step, m * step, buf, first + i * wide, m * wide, w, roots, 0, x, NOWHERE, 0, 0, False)
-            else:
-                split_real_twice(x, begins[0] + i * step, m * step, buf, first + i * wide, m * wide, w, roots, 0, x, NOWHERE, 0, 0, False)
+            _split_once(x, begins[0] + i * step, m * step, buf, first + i * wide, m * wide, w, program[0, 0], roots, 0)
     else:
         for i in range(n):
             for k in range(w):
@@ -245,10 +228,7 @@ def _leave(x: Array, begins: Array, n: int, step: int, contiguous: bool, buf: Ar
         _turn(x, begins, n, step, buf, first, wide, False)
     elif program[0, 0] < JOIN_REAL:
         for i in range(m):
-            if program[0, 0] == SPLIT_REAL:
-                join_real(buf, first + i * wide, m * wide, x, begins[0] + i * step, m * step, w, roots, e, x, NOWHERE, 0, 0, False)
-            else:
-                join_real_twice(buf, first + i * wide, m * wide, x, begins[0] + i * step, m * step, w, roots, e, x, NOWHERE, 0, 0, False)
+            _join_once(buf, first + i * wide, m * wide, x, begins[0] + i * step, m * step, w, program[e, 0], roots, e)
     else:
         for i in range(n):
             for k in range(w):

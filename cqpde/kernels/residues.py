@@ -2,8 +2,8 @@ r"""How a line is split into residues and joined again: the order of the operati
 
 A line of n cells is a polynomial modulo :math:`z^n - 1`. The modulus is split in two again and again, :math:`z^{2m} - 1 = (z^m - 1)(z^m + 1)`, then over
 the complex numbers (:math:`z^{2m} + 1 = (z^m - i)(z^m + i)`, where a real line needs one of the two factors only),
-:math:`z^{2m} - w = (z^m - \sqrt w)(z^m + \sqrt w)`, until degrees are odd; there residues are multiplied, for a power of two number by number, and the way back
-joins them: the work of a fast Fourier transform of real numbers, without sorting. One root of unity belongs to a whole block of rows, so many lines side by
+:math:`z^{2m} - w = (z^m - \sqrt w)(z^m + \sqrt w)`, until degrees are odd; these in the same way in three and in five, as long as they can be. There residues are
+multiplied, for a power of two number by number, and the way back joins them: the work of a fast Fourier transform of real numbers, without sorting. One root of unity belongs to a whole block of rows, so many lines side by
 side are plain vector arithmetic.
 """
 
@@ -14,24 +14,31 @@ from typing import Any
 
 import numpy as np
 
-from .rows import fused, on_rows
+from .rows import NUMBERS, fused, on_rows
 
 Array = np.ndarray
 
-#: Operations on residues: split a real or a complex one into two, or by two such steps at once into four (three, of a real one); join them again;
-#: split a complex one to the end, multiply, and join; multiply one of odd degree.
-SPLIT_REAL, SPLIT_REAL_TWICE, SPLIT_COMPLEX, SPLIT_COMPLEX_TWICE = range(4)
-JOIN_REAL, JOIN_REAL_TWICE, JOIN_COMPLEX, JOIN_COMPLEX_TWICE = range(4, 8)
-ALL_COMPLEX, ALL_COMPLEX_TWICE, LEAF_REAL, LEAF_COMPLEX = range(8, 12)
+#: Operations on residues: split a real or a complex one into two, or by two such steps at once into four (three, of a real one), into three, or five
+#: (two or three, of a real one); join them again; split a complex one to the end, multiply, and join; multiply one of odd degree.
+SPLIT_REAL, SPLIT_REAL_TWICE, SPLIT_REAL_3, SPLIT_REAL_5, SPLIT_COMPLEX, SPLIT_COMPLEX_TWICE, SPLIT_COMPLEX_3, SPLIT_COMPLEX_5 = range(8)
+JOIN_REAL, JOIN_REAL_TWICE, JOIN_REAL_3, JOIN_REAL_5, JOIN_COMPLEX, JOIN_COMPLEX_TWICE, JOIN_COMPLEX_3, JOIN_COMPLEX_5 = range(8, 16)
+ALL_COMPLEX, ALL_COMPLEX_TWICE, LEAF_REAL, LEAF_COMPLEX = range(16, 20)
 JOIN = JOIN_REAL - SPLIT_REAL  # from a split to its join
+
+#: Odd numbers of parts.
+RADICES = (5, 3)
 
 #: Odd degrees that have a formula of their own.
 WRITTEN_OUT = (1, 3, 5)
 
 
-def odd(n: int) -> int:
-    """The largest odd divisor."""
-    return n // (n & -n)
+def last_degree(n: int, collapsed: bool = True) -> int:
+    """The degree of the first residue of ``n`` cells that is split no further: odd, and 3, 5, or a multiple of neither."""
+    n //= n & -n
+    for r in RADICES:
+        while n % r == 0 and (n > r or not collapsed):
+            n //= r
+    return n
 
 
 @cache
@@ -42,14 +49,16 @@ def plan(n: int, collapsed: bool = True) -> tuple[Array, Array, Array]:
     ----------
     n : int
     collapsed : bool
-        Whether the last split, the multiplication and the first join are one operation, where degrees end at one.
+        Whether the last split, the multiplication and the first join are one operation, where degrees end at one, and residues of degree 3 and 5 are
+        multiplied as they are.
 
     Returns
     -------
     program : int64 array (operations, 3)
-        Operation, first row, and rows of each of the two, four or eight equal pieces (of a complex residue real parts first, then imaginary parts), or degree.
-    roots : array (operations + 1, 4)
-        Real and imaginary part of the root of w, and of its root; of a leaf, modulo ``z^m - w``, of w. Behind the last, one.
+        Operation, first row, and rows of each of the equal pieces (of a complex residue real parts first, then imaginary parts), or degree.
+    roots : array (operations + 1, 8)
+        Real and imaginary part of the root of w, and of its root, or of the powers of its third or fifth root; of a leaf, modulo ``z^m - w``, and of a real
+        residue, of w. Behind the last, one.
     scale : array (n,)
         Per row, one over what splitting and joining multiply by.
     """
@@ -57,61 +66,79 @@ def plan(n: int, collapsed: bool = True) -> tuple[Array, Array, Array]:
     roots: list[tuple[float, ...]] = []
     scale = np.empty(n)
 
-    def turn(angle: float) -> tuple[float, float]:
+    def turn(*angles: float) -> tuple[float, ...]:
         """Of w = exp(i pi angle)."""
-        return float(np.cos(np.pi * angle)), float(np.sin(np.pi * angle))
+        return tuple(float(part(np.pi * angle)) for angle in angles for part in (np.cos, np.sin))
 
     def add(operation: int, at: int, rows: int, numbers: tuple[float, ...] = ()) -> None:
         program.append((operation, at, rows))
-        roots.append((*numbers, *(0.0,) * (4 - len(numbers))))
+        roots.append((*numbers, *(0.0,) * (NUMBERS - len(numbers))))
 
-    def leaf(at: int, m: int, w: tuple[float, float], depth: int, is_complex: int) -> None:
-        scale[at : at + (1 + is_complex) * m] = 0.5**depth
+    def radix(m: int) -> int:
+        """Into how many parts an odd degree is split; none if it is not."""
+        return next((r for r in RADICES if m % r == 0 and (m > r or not collapsed)), 0)
+
+    def leaf(at: int, m: int, w: tuple[float, ...], factor: float, is_complex: int) -> None:
+        scale[at : at + (1 + is_complex) * m] = factor
         add(LEAF_COMPLEX if is_complex else LEAF_REAL, at, m, w)
 
-    def real(at: int, m: int, depth: int) -> None:
+    def odd_real(at: int, m: int, sign: float, factor: float) -> None:
+        """Modulo z^m - sign, of odd degree."""
+        r = radix(m)
+        if not r:
+            return leaf(at, m, (sign, 0.0), factor, 0)
+        q, operation = m // r, SPLIT_REAL_3 if r == 3 else SPLIT_REAL_5
+        add(operation, at, q, (sign,))
+        odd_real(at, q, sign, factor / r)
+        for k in range(1, r // 2 + 1):
+            whole(at + (2 * k - 1) * q, q, 2 * k / r + (sign < 0), 2.0 * factor / r)
+        return add(operation + JOIN, at, q, (sign,))
+
+    def real(at: int, m: int, factor: float) -> None:
         if m % 2:
-            return leaf(at, m, (1.0, 0.0), depth, 0)
+            return odd_real(at, m, 1.0, factor)
         twice = m % 4 == 0
         q = m // 4 if twice else m // 2
-        operation = SPLIT_REAL_TWICE if twice else SPLIT_REAL
+        operation, part = (SPLIT_REAL_TWICE, 0.25 * factor) if twice else (SPLIT_REAL, 0.5 * factor)
         add(operation, at, q)
-        real(at, q, depth + 1 + twice)
-        skew(at + q, q, depth + 1 + twice)
+        real(at, q, part)
+        skew(at + q, q, part)
         if twice:
-            skew(at + 2 * q, 2 * q, depth + 1)
+            skew(at + 2 * q, 2 * q, 0.5 * factor)
         return add(operation + JOIN, at, q)
 
-    def skew(at: int, m: int, depth: int) -> None:
+    def skew(at: int, m: int, factor: float) -> None:
         """Modulo z^m + 1."""
         if m % 2:
-            leaf(at, m, (-1.0, 0.0), depth, 0)
+            odd_real(at, m, -1.0, factor)
         else:
-            whole(at, m // 2, 0.5, depth)
+            whole(at, m // 2, 0.5, factor)
 
-    def whole(at: int, m: int, angle: float, depth: int) -> None:
+    def whole(at: int, m: int, angle: float, factor: float) -> None:
         """Complex, modulo z^m - exp(i pi angle)."""
-        if m % 2:
-            return leaf(at, m, turn(angle), depth, 1)
-        twice = m % 4 == 0
-        q = m // 4 if twice else m // 2
-        operation, numbers = SPLIT_COMPLEX_TWICE if twice else SPLIT_COMPLEX, turn(angle / 2) + turn(angle / 4)
+        r = (4 if m % 4 == 0 else 2) if m % 2 == 0 else radix(m)
+        if not r:
+            return leaf(at, m, turn(angle), factor, 1)
+        q, operation = m // r, {2: SPLIT_COMPLEX, 3: SPLIT_COMPLEX_3, 4: SPLIT_COMPLEX_TWICE, 5: SPLIT_COMPLEX_5}[r]
+        if r % 2:
+            numbers, parts = turn(*(angle * j / r for j in range(1, r))), [(angle + 2.0 * k) / r for k in range(r)]
+        else:
+            numbers, parts = turn(angle / 2, angle / 4), [(angle + 2.0 * k) / r for k in ((0, 2, 1, 3) if r == 4 else (0, 1))]
         begun = len(program)
         add(operation, at, q, numbers)
-        parts = (angle / 4, angle / 4 + 1.0, angle / 4 + 0.5, angle / 4 + 1.5) if twice else (angle / 2, angle / 2 + 1.0)
         for k, part in enumerate(parts):
-            whole(at + 2 * q * k, q, part, depth + 1 + twice)
-        if q > 1 or not collapsed:
+            whole(at + 2 * q * k, q, part, factor / r)
+        if q > 1 or r % 2 or not collapsed:
             return add(operation + JOIN, at, q, numbers)
         del program[begun:], roots[begun:]
-        return add(ALL_COMPLEX_TWICE if twice else ALL_COMPLEX, at, 1, numbers)
+        return add(ALL_COMPLEX_TWICE if r == 4 else ALL_COMPLEX, at, 1, numbers)
 
-    real(0, n, 0)
-    roots.append((1.0, 0.0, 0.0, 0.0))
+    real(0, n, 1.0)
+    roots.append((1.0, *(0.0,) * (NUMBERS - 1)))
     return np.array(program, dtype=np.int64), np.array(roots), scale
 
 
-# -- formulas: of rows, of two complex numbers (the roots), and of a table -------------------------------------------------
+# -- formulas: of rows, of complex numbers (the roots), and of a table -----------------------------------------------------
 def _times(wr: Any, wi: Any, re: Any, im: Any) -> tuple[Any, Any]:
     return fused(wr, re, -(wi * im)), fused(wr, im, wi * re)
 
@@ -167,6 +194,78 @@ def _join_complex_twice(x: Any, w: Any, t: Any) -> Any:
     re0, im0 = _times_conjugate(w[0], w[1], p0 - m0, q0 - n0)
     re1, im1 = _times_conjugate(w[0], w[1], p1 - m1, q1 + n1)
     return p0 + m0, p1 + m1, re0, re1, q0 + n0, q1 - n1, im0, im1
+
+
+def _combined(r: int, j: int, part: Any, rows: Any, start: Any = None) -> Any:
+    """``start + sum_k part(2 pi j k / r) rows_k`` for k from one to half of r."""
+    total = start
+    for k, row in enumerate(rows, start=1):
+        c = float(part(2.0 * np.pi * j * k / r))
+        total = row * c if total is None else fused(row, c, total)
+    return total
+
+
+def _split_real_odd(r: int) -> Any:
+    """Modulo ``z^(r q) - s`` with a sign s: a real residue modulo ``z^q - s`` and complex ones modulo ``z^q - s exp(2 pi i k / r)``."""
+
+    def formula(x: Any, w: Any, t: Any) -> Any:
+        y = [x[j] * w[0] if j % 2 else x[j] for j in range(r)]
+        sums, differences = ([part(y[j], y[r - j]) for j in range(1, r // 2 + 1)] for part in (_sum, _difference))
+        out = [sum(sums[1:], y[0] + sums[0])]
+        for k in range(1, r // 2 + 1):
+            out += [_combined(r, k, np.cos, sums, y[0]), _combined(r, k, np.sin, differences)]
+        return out
+
+    return formula
+
+
+def _join_real_odd(r: int) -> Any:
+    def formula(x: Any, w: Any, t: Any) -> Any:
+        re, im = x[1::2], x[2::2]
+        out = [sum(re[1:], x[0] + re[0])] * r
+        for j in range(1, r // 2 + 1):
+            even, odd = _combined(r, j, np.cos, re, x[0]), _combined(r, j, np.sin, im)
+            out[j], out[r - j] = even + odd, even - odd
+        return [out[j] * w[0] if j % 2 else out[j] for j in range(r)]
+
+    return formula
+
+
+def _turned(r: int, y: Any, sign: int) -> Any:
+    """``sum_j y_j exp(2 pi i sign j k / r)`` for every k, of complex numbers y."""
+    sums, differences = ([tuple(part(a, b) for a, b in zip(y[j], y[r - j], strict=True)) for j in range(1, r // 2 + 1)] for part in (_sum, _difference))
+    out = [tuple(sum((s[i] for s in sums[1:]), y[0][i] + sums[0][i]) for i in (0, 1))] * r
+    for k in range(1, r // 2 + 1):
+        re, im = (_combined(r, k, np.cos, [s[i] for s in sums], y[0][i]) for i in (0, 1))
+        a, b = (_combined(r, k, np.sin, [d[i] for d in differences]) for i in (0, 1))
+        first, second = (re - b, im + a), (re + b, im - a)
+        out[k], out[r - k] = (first, second) if sign > 0 else (second, first)
+    return out
+
+
+def _split_complex_odd(r: int) -> Any:
+    def formula(x: Any, w: Any, t: Any) -> Any:
+        y = [(x[0], x[r])] + [_times(w[2 * j - 2], w[2 * j - 1], x[j], x[r + j]) for j in range(1, r)]
+        return sum(_turned(r, y, 1), ())
+
+    return formula
+
+
+def _join_complex_odd(r: int) -> Any:
+    def formula(x: Any, w: Any, t: Any) -> Any:
+        y = _turned(r, list(zip(x[::2], x[1::2], strict=True)), -1)
+        y = [y[0]] + [_times_conjugate(w[2 * j - 2], w[2 * j - 1], *y[j]) for j in range(1, r)]
+        return [re for re, _ in y] + [im for _, im in y]
+
+    return formula
+
+
+def _sum(a: Any, b: Any) -> Any:
+    return a + b
+
+
+def _difference(a: Any, b: Any) -> Any:
+    return a - b
 
 
 def _all_complex(x: Any, w: Any, t: Any) -> Any:
@@ -241,6 +340,10 @@ def _pair_complex(x: Any, w: Any, t: Any) -> Any:
 
 split_real, join_real = on_rows(_split_real, 2), on_rows(_split_real, 2)
 split_real_twice, join_real_twice = on_rows(_split_real_twice, 4), on_rows(_join_real_twice, 4)
+split_real_3, join_real_3 = on_rows(_split_real_odd(3), 3), on_rows(_join_real_odd(3), 3)
+split_real_5, join_real_5 = on_rows(_split_real_odd(5), 5), on_rows(_join_real_odd(5), 5)
+split_complex_3, join_complex_3 = on_rows(_split_complex_odd(3), 6), on_rows(_join_complex_odd(3), 6)
+split_complex_5, join_complex_5 = on_rows(_split_complex_odd(5), 10), on_rows(_join_complex_odd(5), 10)
 split_complex, join_complex = on_rows(_split_complex, 4), on_rows(_join_complex, 4)
 split_complex_twice, join_complex_twice = on_rows(_split_complex_twice, 8), on_rows(_join_complex_twice, 8)
 all_complex, all_complex_twice = on_rows(_all_complex, 4, 1), on_rows(_all_complex_twice, 8, 1)

@@ -24,9 +24,12 @@ Array = np.ndarray
 #: Bytes of a vector, and of a line of the cache; processors with narrower vectors take several. A tile that is transposed has as many numbers each way.
 VECTOR = 64
 
+#: Numbers that a formula is given beside its rows.
+NUMBERS = 8
+
 INT = ir.IntType(64)
 
-#: A formula: of the rows, of four numbers, and of as many rows (or numbers) of a table as there are rows.
+#: A formula: of the rows, of :data:`NUMBERS` numbers, and of as many rows (or numbers) of a table as there are rows.
 Formula = Callable[[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]], Sequence[Any]]
 
 
@@ -43,29 +46,36 @@ class Value:
     def __sub__(self, other: Value) -> Value:
         return Value(self.builder, self.builder.fsub(self.value, other.value))
 
-    def __mul__(self, other: Value) -> Value:
-        return Value(self.builder, self.builder.fmul(self.value, other.value))
+    def __mul__(self, other: Value | float) -> Value:
+        return Value(self.builder, self.builder.fmul(self.value, self.like(other).value))
+
+    def like(self, other: Value | float) -> Value:
+        """A plain number as a constant of this shape."""
+        if isinstance(other, Value):
+            return other
+        kind = self.value.type
+        return Value(self.builder, ir.Constant(kind, [other] * kind.count if isinstance(kind, ir.VectorType) else other))
 
     def __neg__(self) -> Value:
         return Value(self.builder, self.builder.fneg(self.value))
 
 
 def fused(a: Any, b: Any, c: Any) -> Any:
-    """``a b + c``, rounded once (twice, for plain numbers and arrays)."""
+    """``a b + c``, rounded once (twice, for plain numbers and arrays); ``b`` may be a plain number beside rows."""
     if not isinstance(a, Value):
         return a * b + c
     kind = a.value.type
     scalar, count = (kind.element, f"v{kind.count}") if isinstance(kind, ir.VectorType) else (kind, "")
     name = f"llvm.fma.{count}{'f64' if isinstance(scalar, ir.DoubleType) else 'f32'}"
     function = cgutils.get_or_insert_function(a.builder.module, ir.FunctionType(kind, [kind] * 3), name)
-    return Value(a.builder, a.builder.call(function, [a.value, b.value, c.value]))
+    return Value(a.builder, a.builder.call(function, [a.value, a.like(b).value, c.value]))
 
 
 def on_rows(formula: Formula, rows: int, terms: int = 0, add: bool = False) -> Callable[..., None]:
     """A formula as a function for kernels, ``f(source, s0, s_step, target, t0, t_step, count, numbers, n0, table, places, b0, b_step, each)``.
 
     Row j of the source begins at ``s0 + j s_step``, and the j-th result goes to ``t0 + j t_step`` of the target (which may be the source, at
-    the same places). The four numbers are ``numbers[n0]``. All arrays are contiguous.
+    the same places). The numbers are ``numbers[n0]``. All arrays are contiguous.
 
     Parameters
     ----------
@@ -110,14 +120,14 @@ def on_rows(formula: Formula, rows: int, terms: int = 0, add: bool = False) -> C
             writes = [first(y, arguments[4], arguments[5], j) for j in range(rows)]
             begins = [builder.gep(data(9), [builder.load(builder.gep(data(10), [_number(k)]))]) for k in range(terms)]
             given = [first(begins[k], arguments[11], arguments[12], i) for k, i in entries]
-            four = [builder.load(first(data(7), _number(j), arguments[8], 4)) for j in range(4)]
+            alone = [builder.load(first(data(7), _number(j), arguments[8], NUMBERS)) for j in range(NUMBERS)]
 
             def at(k: Any, shape: Any, ones: list[Any] | None) -> None:
                 load = lambda p: Value(builder, _load(builder, p, k, shape))
                 spread = lambda number: Value(builder, number if shape is kind else _spread(builder, number, shape))
                 rest = tuple(load(p) for p in given) if ones is None else tuple(spread(v) for v in ones)
                 read = tuple(load(p) for p in (reads + writes if add else reads))
-                for p, result in zip(writes, formula(read, tuple(spread(v) for v in four), rest), strict=True):
+                for p, result in zip(writes, formula(read, tuple(spread(v) for v in alone), rest), strict=True):
                     _store(builder, p, k, result.value)
 
             def along(ones: list[Any] | None) -> None:

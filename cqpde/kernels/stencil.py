@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 from ..compiling import kernel
-from .rows import fused, on_rows
+from .rows import NUMBERS, fused, on_rows
 
 Array = np.ndarray
 
@@ -60,7 +60,8 @@ def _stencil_blocks(
     axes, size = shape.shape[0], x.shape[1]
     across, n = shape[axes - 2], shape[axes - 1]
     each = (across + rows - 1) // rows
-    cell, scale, place = np.zeros(axes, dtype=np.int64), np.array([[alpha, 0.0, 0.0, 0.0]]), np.zeros(1, dtype=np.int64)
+    cell, scale, place = np.zeros(axes, dtype=np.int64), np.zeros((1, NUMBERS)), np.zeros(1, dtype=np.int64)
+    scale[0, 0] = alpha
     for block in range(block0, block1):
         plane, i0 = block // each, (block % each) * rows
         i1 = min(i0 + rows, across)
