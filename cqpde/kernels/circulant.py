@@ -13,14 +13,7 @@ import numba
 import numpy as np
 
 from ..compiling import kernel
-from .residues import (
-    ALL_COMPLEX, ALL_COMPLEX_TWICE, JOIN_COMPLEX, JOIN_COMPLEX_3, JOIN_COMPLEX_5, JOIN_COMPLEX_TWICE, JOIN_REAL, JOIN_REAL_3, JOIN_REAL_5,
-    JOIN_REAL_TWICE, LEAF_COMPLEX, LEAF_REAL, SPLIT_COMPLEX, SPLIT_COMPLEX_3, SPLIT_COMPLEX_5, SPLIT_COMPLEX_TWICE, SPLIT_REAL, SPLIT_REAL_3,
-    SPLIT_REAL_5, SPLIT_REAL_TWICE, WRITTEN_OUT, added_3, added_5, all_complex, all_complex_twice, complex_1, complex_3, complex_5, join_complex,
-    join_complex_3, join_complex_5, join_complex_twice, join_real, join_real_3, join_real_5, join_real_twice, pair_complex, pair_real, plan, real_1,
-    real_3, real_5, split_complex, split_complex_3, split_complex_5, split_complex_twice, split_real, split_real_3, split_real_5, split_real_twice,
-    term_complex, term_real,
-)  # fmt: skip
+from . import residues
 from .rows import VECTOR, ask_for, tile_in, tile_out
 
 Array = np.ndarray
@@ -40,7 +33,7 @@ NOWHERE = np.zeros(1, dtype=np.int64)
 
 def residue_tables(columns: Array, collapsed: bool = True) -> Array:
     """Tables of :func:`apply_circulants` from the first columns (n, count) of the matrices, for the same :func:`plan`."""
-    program, roots, scale = plan(len(columns), collapsed)
+    program, roots, scale = residues.plan(len(columns), collapsed)
     out = np.array(columns, dtype=float, order="C")
     _split(out.reshape(-1), out.shape[1], program, roots)
     return out * scale[:, None]
@@ -49,43 +42,43 @@ def residue_tables(columns: Array, collapsed: bool = True) -> Array:
 @kernel(nogil=True)
 def _split_once(x: Array, s: int, s_step: int, y: Array, t: int, t_step: int, count: int, operation: int, roots: Array, e: int) -> None:
     """Split ``count`` numbers of each row of ``x``, ``s_step`` apart, into rows of ``y``."""
-    if operation == SPLIT_REAL:
-        split_real(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
-    elif operation == SPLIT_REAL_TWICE:
-        split_real_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
-    elif operation in (SPLIT_COMPLEX, ALL_COMPLEX):
-        split_complex(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
-    elif operation in (SPLIT_COMPLEX_TWICE, ALL_COMPLEX_TWICE):
-        split_complex_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
-    elif operation == SPLIT_REAL_3:
-        split_real_3(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
-    elif operation == SPLIT_REAL_5:
-        split_real_5(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
-    elif operation == SPLIT_COMPLEX_3:
-        split_complex_3(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
-    elif operation == SPLIT_COMPLEX_5:
-        split_complex_5(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    if operation == residues.SPLIT_REAL:
+        residues.split_real(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == residues.SPLIT_REAL_TWICE:
+        residues.split_real_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation in (residues.SPLIT_COMPLEX, residues.ALL_COMPLEX):
+        residues.split_complex(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation in (residues.SPLIT_COMPLEX_TWICE, residues.ALL_COMPLEX_TWICE):
+        residues.split_complex_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == residues.SPLIT_REAL_3:
+        residues.split_real_3(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == residues.SPLIT_REAL_5:
+        residues.split_real_5(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == residues.SPLIT_COMPLEX_3:
+        residues.split_complex_3(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == residues.SPLIT_COMPLEX_5:
+        residues.split_complex_5(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
 
 
 @kernel(nogil=True)
 def _join_once(x: Array, s: int, s_step: int, y: Array, t: int, t_step: int, count: int, operation: int, roots: Array, e: int) -> None:
     """The way back of :func:`_split_once`, but for the scale."""
-    if operation == JOIN_REAL:
-        join_real(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
-    elif operation == JOIN_REAL_TWICE:
-        join_real_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
-    elif operation == JOIN_COMPLEX:
-        join_complex(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
-    elif operation == JOIN_COMPLEX_TWICE:
-        join_complex_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
-    elif operation == JOIN_REAL_3:
-        join_real_3(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
-    elif operation == JOIN_REAL_5:
-        join_real_5(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
-    elif operation == JOIN_COMPLEX_3:
-        join_complex_3(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
-    elif operation == JOIN_COMPLEX_5:
-        join_complex_5(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    if operation == residues.JOIN_REAL:
+        residues.join_real(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == residues.JOIN_REAL_TWICE:
+        residues.join_real_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == residues.JOIN_COMPLEX:
+        residues.join_complex(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == residues.JOIN_COMPLEX_TWICE:
+        residues.join_complex_twice(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == residues.JOIN_REAL_3:
+        residues.join_real_3(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == residues.JOIN_REAL_5:
+        residues.join_real_5(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == residues.JOIN_COMPLEX_3:
+        residues.join_complex_3(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
+    elif operation == residues.JOIN_COMPLEX_5:
+        residues.join_complex_5(x, s, s_step, y, t, t_step, count, roots, e, x, NOWHERE, 0, 0, False)
 
 
 @kernel(nogil=True)
@@ -119,42 +112,42 @@ def _through(
             for i in range(asked, upto):
                 ask_for(whole, start + (begins[0] + i * step if contiguous else begins[i]), count)
         asked = upto
-        if operation < JOIN_REAL:
+        if operation < residues.JOIN_REAL:
             _split_once(x, at, n, x, at, n, n, operation, roots, e)
-        elif operation < ALL_COMPLEX:
+        elif operation < residues.ALL_COMPLEX:
             _join_once(x, at, n, x, at, n, n, operation, roots, e)
-        elif operation == ALL_COMPLEX:
-            all_complex(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
-        elif operation == ALL_COMPLEX_TWICE:
-            all_complex_twice(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        elif operation == residues.ALL_COMPLEX:
+            residues.all_complex(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        elif operation == residues.ALL_COMPLEX_TWICE:
+            residues.all_complex_twice(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
         elif pair and m == 1:
-            if operation == LEAF_REAL:
-                pair_real(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+            if operation == residues.LEAF_REAL:
+                residues.pair_real(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
             else:
-                pair_complex(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
-        elif members > 1 or m > WRITTEN_OUT[-1]:
+                residues.pair_complex(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+        elif members > 1 or m > residues.WRITTEN_OUT[-1]:
             _set_aside(x, spare, at, n, operation)
             for k in range(len(row)):
                 _terms(spare, col[k] * w, x, at + row[k] * w, w, wide, operation, m, roots, e, table, places[k:], f, b)
-        elif operation == LEAF_REAL:
+        elif operation == residues.LEAF_REAL:
             if m == 1:
-                real_1(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+                residues.real_1(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
             elif m == 3:
-                real_3(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+                residues.real_3(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
             else:
-                real_5(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+                residues.real_5(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
         elif m == 1:
-            complex_1(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+            residues.complex_1(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
         elif m == 3:
-            complex_3(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+            residues.complex_3(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
         else:
-            complex_5(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
+            residues.complex_5(x, at, w, x, at, w, w, roots, e, table, places, f, b, each)
 
 
 @kernel(nogil=True)
 def _set_aside(x: Array, spare: Array, at: int, n: int, operation: int) -> None:
     """Move a residue of ``n`` (or of twice as many) numbers away, and leave zero."""
-    size = 2 * n if operation == LEAF_COMPLEX else n
+    size = 2 * n if operation == residues.LEAF_COMPLEX else n
     for k in range(size):
         spare[k] = x[at + k]
     for k in range(size):
@@ -167,20 +160,14 @@ def _terms(
 ) -> None:
     """Add the table times the residue of degree ``m`` at ``x[s:]`` to that at ``y[t:]``; rows are ``wide`` apart."""
     each, one = b > 1, len(roots) - 1
-    if operation == LEAF_COMPLEX and m == 3:
-        added_3(x, s, wide, y, t, wide, w, roots, e, table, places, b0, b, each)
-        return
-    if operation == LEAF_COMPLEX and m == 5:
-        added_5(x, s, wide, y, t, wide, w, roots, e, table, places, b0, b, each)
-        return
     for i in range(m):
         for j in range(m):
             wrapped = i < j
             a, c, f, u = s + (i - j + (m if wrapped else 0)) * wide, t + i * wide, b0 + j * b, e if wrapped else one
-            if operation == LEAF_COMPLEX:
-                term_complex(x, a, m * wide, y, c, m * wide, w, roots, u, table, places, f, m * b, each)
+            if operation == residues.LEAF_COMPLEX:
+                residues.term_complex(x, a, m * wide, y, c, m * wide, w, roots, u, table, places, f, m * b, each)
             else:
-                term_real(x, a, 0, y, c, 0, w, roots, u, table, places, f, 0, each)
+                residues.term_real(x, a, 0, y, c, 0, w, roots, u, table, places, f, 0, each)
 
 
 @kernel(nogil=True)
@@ -210,7 +197,7 @@ def _enter(x: Array, begins: Array, n: int, step: int, contiguous: bool, buf: Ar
     w, m = len(begins), program[0, 2]
     if not contiguous:
         _turn(x, begins, n, step, buf, first, wide, True)
-    elif program[0, 0] < JOIN_REAL:
+    elif program[0, 0] < residues.JOIN_REAL:
         for i in range(m):
             _split_once(x, begins[0] + i * step, m * step, buf, first + i * wide, m * wide, w, program[0, 0], roots, 0)
     else:
@@ -226,7 +213,7 @@ def _leave(x: Array, begins: Array, n: int, step: int, contiguous: bool, buf: Ar
     m = program[e, 2]
     if not contiguous:
         _turn(x, begins, n, step, buf, first, wide, False)
-    elif program[0, 0] < JOIN_REAL:
+    elif program[0, 0] < residues.JOIN_REAL:
         for i in range(m):
             _join_once(buf, first + i * wide, m * wide, x, begins[0] + i * step, m * step, w, program[e, 0], roots, e)
     else:
@@ -293,7 +280,7 @@ def _units(
     start = -room.ctypes.data // x.itemsize % side  # rows begin with a line of the cache: vectors that lie in two of them cost twice
     buf, spare, places = room[start : start + size], room[start + size : start + size + most], np.empty(len(row), dtype=np.int64)
     sums = np.empty(max(n, width))
-    on_the_way, asked = 1 if contiguous and program[0, 0] < JOIN_REAL else 0, size * x.itemsize <= ASKED
+    on_the_way, asked = 1 if contiguous and program[0, 0] < residues.JOIN_REAL else 0, size * x.itemsize <= ASKED
     following = _begins(outer, lanes, width, unit0)
     for unit in range(unit0, unit1):
         place, chunk, begins = unit // chunks, unit % chunks, following

@@ -310,12 +310,6 @@ def _leaf_complex(m: int) -> Any:
     return formula
 
 
-def _leaf_added(m: int) -> Any:
-    """The same, added to what is there."""
-    leaf = _leaf_complex(m)
-    return lambda x, w, t: [a + b for a, b in zip(leaf(x[: 2 * m], w, t), x[2 * m :], strict=True)]
-
-
 def _term_real(x: Any, w: Any, t: Any) -> Any:
     """One term of a leaf, added to what is there."""
     return (fused(w[0] * t[0], x[0], x[1]),)
@@ -350,5 +344,4 @@ all_complex, all_complex_twice = on_rows(_all_complex, 4, 1), on_rows(_all_compl
 real_1, real_3, real_5 = (on_rows(_leaf_real(m), m, 1) for m in WRITTEN_OUT)
 complex_1, complex_3, complex_5 = (on_rows(_leaf_complex(m), 2 * m, 1) for m in WRITTEN_OUT)
 pair_real, pair_complex = on_rows(_pair_real, 2, 4), on_rows(_pair_complex, 4, 4)
-added_3, added_5 = (on_rows(_leaf_added(m), 2 * m, 1, add=True) for m in WRITTEN_OUT[1:])
 term_real, term_complex = on_rows(_term_real, 1, 1, add=True), on_rows(_term_complex, 2, 1, add=True)
