@@ -208,7 +208,7 @@ class Keeper(NoKeeper):
     every : float
         Seconds between checkpoints; 0: after every step, whatever that costs.
     max_walltime : float, optional
-        Seconds after which the run is to end with a checkpoint.
+        Seconds after which the run is to end with a checkpoint, after one more step at least.
     hint : str, optional
         The command that goes on with the run.
     """
@@ -401,8 +401,8 @@ class Keeper(NoKeeper):
             csv.writer(self._csv).writerow(recorder.columns())
             csv.writer(self._csv).writerows(recorder.row(k) for k in range(upto))
         self._record_in_time()
-        if why := self._reason():
-            self._stop(why, self._keep(self._write_record))
+        if asked:  # a limit of time ends a run after a step at the earliest: whoever resumes it gets on
+            self._stop(asked[0], self._keep(self._write_record))
 
     def _record_in_time(self) -> None:
         if self._make is not None and time.monotonic() - self._began >= RECORD / SHARE:

@@ -44,7 +44,7 @@ def resume(
     rho0 : State, optional
         Needed for an ensemble whose initial state was given by Python functions.
     save, moments : dict, optional
-        Needed where they hold Python functions.
+        Needed where they hold Python functions; refused where they do not.
     checkpoint_every, max_walltime, threads, progress, comm
         As for ``solve`` and ``unravel``. The number of processes may be another one (but a run of the split route with step control goes on on
         one process where it was begun on one, and on several where it was begun on several).

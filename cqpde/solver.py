@@ -138,7 +138,7 @@ def solve(
     checkpoint_every : float
         Seconds between checkpoints (at most a twentieth of the time goes into writing); 0: after every step.
     max_walltime : float, optional
-        Seconds after which the run ends as by a signal.
+        Seconds after which the run ends as by a signal, after one more step at least.
     comm : mpi4py communicator, optional
         Share the run between its processes (:mod:`cqpde.parallel`; not with ``positivity="exact"``). All call with the same arguments; the first
         gets the result, the others None. With ``tol`` the split route is of order 4 then, on the cells as given.

@@ -125,9 +125,12 @@ def reopened(keeper: Keeper, model: Model | None, save: Any) -> tuple[Model, Any
 
 
 def saved_again(stored: Any, given: Any) -> Any:
-    """``save=`` of a run that is resumed: functions must be given again under the same names."""
+    """``save=`` of a run that is resumed: functions must be given again under the same names, anything else is known."""
     functions = [k for k, v in stored.items() if v is None] if isinstance(stored, Mapping) else []
     if not functions:
+        if given is not None:
+            found = "nothing" if not stored else ", ".join(stored)
+            raise OptionError("save", "of a run that is resumed is that of its beginning, which was kept", f"{given!r:.60} for a run that saves {found}", "Leave it out")
         return stored
     if not isinstance(given, Mapping) or set(given) != set(stored):
         raise OptionError("save", "holds Python functions, which a checkpoint does not", "None" if given is None else str(list(given)), f"Give save= with {', '.join(stored)} again")

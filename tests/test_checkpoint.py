@@ -335,6 +335,38 @@ def test_the_second_run_for_the_grid_error_goes_on_too(tmp_path):
     assert 10**9 - keeper.budget[0] == n - first - 2
 
 
+@pytest.mark.filterwarnings("ignore::cqpde.CqpdeWarning")
+@pytest.mark.parametrize("name", ["steps", "ensemble", "window"])
+def test_a_limit_that_is_over_at_once_still_lets_every_attempt_get_on(tmp_path, name):
+    """Resumed with the same limit again and again, a run comes to its end."""
+    rho0, times, options = _state(32, 32), [0, 0.1, 0.2], {"checkpoint": tmp_path / "run", "max_walltime": 1e-9}
+    with pytest.raises(Interrupted, match="wall-clock"):
+        if name == "steps":
+            cq.solve(cq.models.linear_diosi(), rho0, times, dt=0.05, **options)
+        elif name == "window":
+            cq.follow(cq.models.linear_diosi(), rho0, times, tol=1e-3, **options)
+        else:
+            cq.unravel(cq.models.linear_diosi(), rho0, times, trajectories=9000, seed=1, **options)
+    for _ in range(20):
+        try:
+            cq.resume(tmp_path / "run", max_walltime=1e-9)
+            return
+        except Interrupted:
+            pass
+    raise AssertionError("never finished")
+
+
+@pytest.mark.filterwarnings("ignore::cqpde.CqpdeWarning")
+def test_what_would_be_ignored_is_refused(tmp_path):
+    keeper = stopping(tmp_path / "run", 3, 0.0)
+    with pytest.raises(Interrupted):
+        cq.solve(cq.models.linear_diosi(), _state(32, 32), [0, 0.2], dt=0.02, save=["purity"], checkpoint=keeper)
+    with pytest.raises(OptionError, match="save") as refused:
+        cq.resume(tmp_path / "run", save=["entropy"])
+    assert "saves purity" in str(refused.value)
+    assert "purity" in cq.resume(tmp_path / "run")
+
+
 def test_a_frozen_counter_would_be_noticed(tmp_path):
     """The twin with a defect: a checkpoint whose state is the one before does not give the same bits."""
     model, rho0, times, options = ROUTES["fv, limited"]()
