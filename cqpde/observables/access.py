@@ -18,6 +18,17 @@ Array = np.ndarray
 
 def field(ds: xr.Dataset) -> xr.DataArray:
     """The full field ``rho`` (t, row, col, \\*axes) of a solution, in double precision: sums over cells are taken of it."""
+    return require_field(ds).astype(complex, copy=False)
+
+
+def require_field(ds: xr.Dataset) -> xr.DataArray:
+    """The full field in its own precision.
+
+    Raises
+    ------
+    OptionError
+        If the solution holds none.
+    """
     if "rho" not in ds:
         raise OptionError(
             "rho",
@@ -25,11 +36,11 @@ def field(ds: xr.Dataset) -> xr.DataArray:
             ", ".join(map(str, ds.data_vars)) or "no variables",
             "Solve with frames=..., or use what was saved",
         )
-    return ds["rho"].astype(complex, copy=False)
+    return ds["rho"]
 
 
 def check_axes(ds: xr.Dataset, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse names that are not classical coordinates of the solution; return them in the order of the grid."""
+    """Refuse names that are not classical coordinates of the solution, or named twice; return them."""
     known = grid_of(ds).names
     for name in names:
         if not isinstance(name, str) or name not in known:
@@ -51,6 +62,18 @@ def reduced(ds: xr.Dataset, names: tuple[str, ...] | None) -> tuple[xr.DataArray
     volume = lambda which: float(np.prod([grid.axis(a).spacing for a in which]))
     small = rho.sum(out) * volume(out) if out else rho
     return small.transpose(..., *keep), keep, volume(keep)
+
+
+def density_over(ds: xr.Dataset, names: tuple[str, ...]) -> xr.DataArray:
+    """The density over the named axes in their order, the others integrated out; little memory beside the field, of which only the diagonal is read."""
+    rho, grid, keep = require_field(ds), grid_of(ds), check_axes(ds, names)
+    out = [a for a in grid.names if a not in keep]
+    volume = float(np.prod([grid.axis(a).spacing for a in out]))
+    total: Any = 0.0
+    for k in range(rho.sizes["row"]):
+        element = rho.isel(row=k, col=k, drop=True).real
+        total = total + (element.sum(out, skipna=False, dtype=float) if out else element.astype(float))
+    return (total * volume).transpose(..., *keep)
 
 
 def trace(rho: xr.DataArray) -> xr.DataArray:

@@ -12,8 +12,7 @@ from ..coefficients import Coefficient
 from ..dataset import grid_of
 from ..errors import OptionError
 from ..options import require_integer
-from .access import check_axes, field, label, model_of, operator_of, time_name, trace, trace_with
-from .states import density
+from .access import check_axes, density_over, field, label, model_of, operator_of, time_name, trace, trace_with
 
 Array = np.ndarray
 
@@ -53,11 +52,25 @@ def moment(ds: xr.Dataset, axes: str | Mapping[str, int], operator: Any = None, 
     names = check_axes(ds, tuple(powers))
     for name in names:
         require_integer(f"power of {name}", powers[name], 0, 65)
-    weight = density(ds) if operator is None else trace_with(ds, operator_of(ds, operator))
+    if operator is None:
+        return label(_weighted(ds, {name: int(powers[name]) for name in names}), "moment", f"moment of {_words(powers)}")
+    weight = trace_with(ds, operator_of(ds, operator))
     for name in names:
         weight = weight * ds[name] ** int(powers[name])
-    what = " ".join(f"{n}^{k}" if k != 1 else n for n, k in powers.items())
-    return label(_integral(ds, weight), "moment", f"moment of {what or 'order zero'}")
+    return label(_integral(ds, weight), "moment", f"moment of {_words(powers)}")
+
+
+def _words(powers: Mapping[str, int]) -> str:
+    return " ".join(f"{n}^{k}" if k != 1 else n for n, k in powers.items()) or "order zero"
+
+
+def _weighted(ds: xr.Dataset, powers: Mapping[str, int]) -> xr.DataArray:
+    """The density times powers of coordinates, integrated: over the other ones first."""
+    names = tuple(powers)
+    weight, grid = density_over(ds, names), grid_of(ds)
+    for name in names:
+        weight = weight * ds[name] ** powers[name]
+    return weight.sum(list(names)) * float(np.prod([grid.axis(name).spacing for name in names]))
 
 
 def mean(ds: xr.Dataset) -> xr.DataArray:
@@ -82,15 +95,26 @@ def covariance(ds: xr.Dataset, *of: Any) -> xr.DataArray:
     names = grid_of(ds).names
     items = of or names
     total = moment(ds, "")
-    operators = [_observable(ds, item) for item in items]
-    means = [_integral(ds, trace_with(ds, o)) / total for o in operators]
-    rows = []
-    for i, a in enumerate(operators):
-        row = [_integral(ds, trace_with(ds, _symmetrised(ds, a, b))) / total - means[i] * means[j] for j, b in enumerate(operators)]
-        rows.append(xr.concat(row, dim="axis_2"))
+    means = [_first(ds, item) / total for item in items]
+    second = {(i, j): _second(ds, a, b) / total - means[i] * means[j] for i, a in enumerate(items) for j, b in enumerate(items) if i <= j}
+    rows = [xr.concat([second[min(i, j), max(i, j)] for j in range(len(items))], dim="axis_2") for i in range(len(items))]
     values = xr.concat(rows, dim="axis").transpose(..., "axis", "axis_2")
     shown = [item if isinstance(item, str) else f"operator {k}" for k, item in enumerate(items)]
     return label(values, "covariance", f"covariances of {', '.join(shown)}")
+
+
+def _first(ds: xr.Dataset, a: Any) -> xr.DataArray:
+    """Integral of a coordinate (by name) or an operator."""
+    if isinstance(a, str):
+        return _weighted(ds, {a: 1})
+    return _integral(ds, trace_with(ds, operator_of(ds, a)))
+
+
+def _second(ds: xr.Dataset, a: Any, b: Any) -> xr.DataArray:
+    """Integral of the symmetrised product of two of them."""
+    if isinstance(a, str) and isinstance(b, str):
+        return _weighted(ds, {a: 2} if a == b else {a: 1, b: 1})
+    return _integral(ds, trace_with(ds, _symmetrised(ds, _observable(ds, a), _observable(ds, b))))
 
 
 def _observable(ds: xr.Dataset, item: Any) -> Coefficient:

@@ -12,20 +12,19 @@ from ..coefficients import Point
 from ..dataset import grid_of
 from ..errors import OptionError
 from ..options import is_number
-from .access import check_axes, field, label, reduced, trace
+from .access import check_axes, density_over, field, label, reduced, trace
 
 Array = np.ndarray
 
 
 def density(ds: xr.Dataset) -> xr.DataArray:
     r"""Classical density :math:`\mathrm{Tr}\,\rho(z, t)`, dims (t, \*axes)."""
-    return label(trace(field(ds)), "density", "classical density")
+    return label(density_over(ds, grid_of(ds).names), "density", "classical density")
 
 
 def marginal(ds: xr.Dataset, *axes: str) -> xr.DataArray:
     """Density over the named axes, the others integrated out, dims (t, \\*axes)."""
-    rho, keep, _ = reduced(ds, axes)
-    return label(trace(rho), "_".join(("marginal", *keep)), f"marginal density of {', '.join(keep) or 'nothing'}")
+    return label(density_over(ds, axes), "_".join(("marginal", *axes)), f"marginal density of {', '.join(axes) or 'nothing'}")
 
 
 def operator_marginal(ds: xr.Dataset, *axes: str) -> xr.DataArray:
