@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import tracemalloc
 import warnings
 
@@ -107,6 +108,16 @@ def distance(a, b):
     """Bound of the integrated trace norm of the difference of the last frames."""
     x, y = (to_components(s.rho.values[-1].astype(complex)) for s in (a, b))
     return trace_norm_bound((x - y).reshape(len(x), -1), 1, a.cq.grid.cell_volume)
+
+
+def test_a_forked_process_has_threads_of_its_own():
+    """Those that swept before do not exist in it: it would wait for them for ever."""
+    x = np.random.default_rng(8).standard_normal((64, 1 << 14))
+    whole = sweep(x, x[:, 0].copy(), 0, [])
+    child = multiprocessing.get_context("fork").Process(target=lambda: np.testing.assert_array_equal(sweep(x, x[:, 0].copy(), 0, []), whole))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
 
 
 @pytest.mark.parametrize("make", [diosi, lambda: three_levels(40, 48), lambda: oscillator()])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..components import norms
+from ..components import empty_state, norms
 from ..kernels.circulant import apply_circulants, residue_tables
 from ..kernels.residues import last_degree, plan
 from ..kernels.rows import VECTOR
@@ -127,26 +127,30 @@ class Convolution:
                 single[distinct[0]] = len(out)
             key = len(mine) == 1, *distinct
             if key not in known:
-                known[key] = np.array([self._table(*k, len(mine) == 1) for k in distinct], dtype=self.dtype)
+                known[key] = self._tables(distinct, len(mine) == 1)
             out.append((members, row, col, which, known[key]))
         return out
 
-    def _table(self, base: int, strides: tuple[int, ...], alone: bool) -> Array:
-        """Residues of one term (``alone``: of a component that couples to none), (blocks, 1, n, 1), or (blocks, chunks, n, width) where they differ from lane to lane."""
+    def _tables(self, terms: list[tuple[int, tuple[int, ...]]], alone: bool) -> Array:
+        """Residues of terms (``alone``: of a component that couples to none), (terms, blocks, 1, n, 1), or (terms, blocks, chunks, n, width) where they differ from lane to lane."""
         n, axes, width = self.shape[self.axis], self._lanes[0], self._places[-1]
         lanes = [i for i in axes if i in self._depends]
         blocks = [i for i in self._depends if i not in lanes]
-        first, side = (_grid_sum([self.shape[i] for i in some], [strides[i] for i in some]) for some in (blocks, lanes))
+        sums = lambda some, strides: _grid_sum([self.shape[i] for i in some], [strides[i] for i in some])
+        count, side = len(sums(blocks, self.apart)), len(sums(lanes, self.apart))
         width = width if lanes else 1
-        out = np.zeros((len(first), -(-len(side) // width), n, width), dtype=self.dtype)
-        if not lanes:
-            for k in range(0, len(first), MADE):
-                out[k : k + MADE, 0, :, 0] = self._residues(base + first[k : k + MADE], strides, alone).T
-            return out
-        for k, start in enumerate(first):
-            for chunk in range(out.shape[1]):
-                here = side[chunk * width : (chunk + 1) * width]
-                out[k, chunk, :, : len(here)] = self._residues(base + start + here, strides, alone)
+        out = empty_state((len(terms), count, -(-side // width), n, width), self.dtype)
+        for table, (base, strides) in zip(out, terms, strict=True):
+            if not lanes:
+                first = base + sums(blocks, strides)
+                for k in range(0, count, MADE):
+                    table[k : k + MADE, 0, :, 0] = self._residues(first[k : k + MADE], strides, alone).T
+                continue
+            for block, start in zip(table, base + sums(blocks, strides), strict=True):
+                for k, part in enumerate(block):
+                    here = start + sums(lanes, strides)[k * width : (k + 1) * width]
+                    part[:, : len(here)] = self._residues(here, strides, alone)
+                    part[:, len(here) :] = 0.0
         return out
 
     def _residues(self, begin: Array, strides: tuple[int, ...], alone: bool) -> Array:

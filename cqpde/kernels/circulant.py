@@ -6,7 +6,9 @@ side by side, the same bits for any number of lines and threads.
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numba
@@ -23,6 +25,9 @@ SWEPT = 1 << 19
 
 #: Parts of a sweep that are handed out, per thread.
 PARTS = 8
+
+#: Numbers of a sweep from which on a second thread is worth it, and for every further one.
+SHARED = 1 << 18
 
 #: Bytes of a unit up to which the next one is asked for while it is done: both stay in cache.
 ASKED = 1 << 17
@@ -350,10 +355,20 @@ def apply_circulants(
     rest: tuple[Any, ...] = (
         x, n, step, outer, block, lanes, contiguous, width, members, row, col, which, tables, program, roots, threshold, weights, left_out, seen,
     )  # fmt: skip
-    if threads == 1 or units <= 1:
+    threads = min(threads, n * len(outer) * len(lanes) * len(members) // SHARED)
+    if threads <= 1 or units <= 1:
         _units(0, units, *rest)
         return
-    count = min(units, PARTS * threads)
-    with ThreadPoolExecutor(threads) as pool:  # a parallel loop of Numba's would take twice as long to compile
-        for done in [pool.submit(_units, k * units // count, (k + 1) * units // count, *rest) for k in range(count)]:
-            done.result()
+    count, pool = min(units, PARTS * threads), _pool(numba.get_num_threads())
+    for done in [pool.submit(_units, k * units // count, (k + 1) * units // count, *rest) for k in range(count)]:
+        done.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that do units (a parallel loop of Numba's would take twice as long to compile); a forked process has to begin its own."""
+    return ThreadPoolExecutor(threads)
+
+
+if hasattr(os, "register_at_fork"):  # not where processes cannot be forked
+    os.register_at_fork(after_in_child=_pool.cache_clear)
