@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import cqpde as cq
+from cqpde.components import to_components
+from cqpde.kernels import remap
 
 from . import models
 from .models import Case, error_of
@@ -133,3 +135,34 @@ def test_specular_end_keeps_the_trace_where_the_limiter_acts(ends):
     assert np.abs(sol.trace + sol.escaped_probability - 1.0).max() < 1e-13
     assert sol.min_eigenvalue.min() >= -1e-12
     assert float(sol.cq.moment("p")[-1]) > 1.0  # it came back
+
+
+@pytest.mark.parametrize(("d", "bound"), [(1, 1e-9), (2, 1e-7), (3, 1e-4)])
+@pytest.mark.parametrize("size", [1.0, 1e-150])
+def test_the_limiter_keeps_as_much_of_the_quartic_as_can_be(d, bound, size):
+    """Against eigenvalues and a bisection of 60 steps; three levels have 14 steps instead of a closed form."""
+    rng, cells = np.random.default_rng(d), 60
+    least = lambda m: np.linalg.eigvalsh(m)[..., 0]
+    control = remap.tables()[0]
+    limited = 0
+    for _ in range(10):
+        v = rng.normal(size=(cells, d, 2)) + 1j * rng.normal(size=(cells, d, 2))
+        v[:, :, 1] *= rng.random((cells, 1)) < 0.5  # pure and mixed
+        rho = size * np.einsum("nik,njk->nij", v, v.conj()) * np.exp(-rng.choice([0, 1, 10]) * rng.random((cells, 1, 1)))
+        buf = to_components(np.moveaxis(rho, 0, -1)).copy()
+        theta, deviation = np.ones(cells), np.zeros((5, d * d, cells))
+        slack, bad = np.zeros(cells), np.zeros(cells, dtype=np.int64)
+        remap._thetas(buf, 0, cells, 0, cells, d, control, deviation, bad, slack, np.zeros((2, d * d)), np.zeros((d, d), dtype=complex), theta)
+        for j in range(2, cells - 2):
+            change = np.einsum("km,mij->kij", control[2], rho[j - 2 : j + 3]) - rho[j]
+            allowed = -1e-15 * np.trace(rho[j]).real
+            low, high = 0.0, 1.0
+            if least(rho[j] + change).min() < allowed:
+                for _ in range(60):
+                    middle = 0.5 * (low + high)
+                    low, high = (middle, high) if least(rho[j] + middle * change).min() >= allowed else (low, middle)
+                limited += 1
+                assert theta[j] == pytest.approx(low, abs=bound)
+            else:
+                assert theta[j] == 1.0
+    assert limited > 100

@@ -86,29 +86,54 @@ def _positive(m: Array, d: int, slack: float, work: Array) -> bool:
     return True
 
 
-@kernel()
-def _limit(buf: Array, j: int, start: int, along: int, weights: Array, d: int, trial: Array, work: Array) -> float:
-    """Largest fraction of the quartic's deviation from the mean of cell ``j`` that stays positive semi-definite.
+@kernel(inline="always")
+def _largest(m: Array, change: Array, d: int, slack: float) -> float:
+    """Where ``m + slack + theta change`` ceases to be positive semi-definite, in closed form for up to two levels; -1 where there is none.
 
-    The stencil is read from ``start`` in the direction ``along`` (1 or -1).
+    For two levels the determinant is a quadratic in theta, and its smallest positive zero is sought.
     """
+    if d == 1:
+        return (m[0] + slack) / -change[0] if change[0] < 0.0 else -1.0
+    unit = abs(m[0]) + abs(m[1]) + slack if d == 2 else 0.0
+    if not unit > 0.0:
+        return -1.0
+    one = 1.0 / unit  # squares of squares of what lies far out are not numbers
+    a, b, re, im = one * (m[0] + slack), one * (m[1] + slack), one * m[2], one * m[3]
+    a1, b1, re1, im1 = one * change[0], one * change[1], one * change[2], one * change[3]
+    constant = a * b - re * re - im * im
+    linear = a * b1 + b * a1 - 2.0 * (re * re1 + im * im1)
+    square = a1 * b1 - re1 * re1 - im1 * im1
+    under = linear * linear - 4.0 * square * constant
+    if not under >= 0.0:
+        return -1.0
+    if linear < 0.0:
+        return 2.0 * constant / (np.sqrt(under) - linear)
+    if square < 0.0:
+        return -0.5 * (linear + np.sqrt(under)) / square
+    return -a / a1 if a1 < 0.0 else -b / b1 if b1 < 0.0 else -1.0  # of rank one along the whole way
+
+
+@kernel()
+def _limit(buf: Array, deviation: Array, j: int, d: int, slack: float, trial: Array, work: Array) -> float:
+    """Largest fraction of the ``deviation`` of the quartic's control matrices from the mean of cell ``j`` that stays positive semi-definite."""
     n_comp = buf.shape[0]
-    trace = 0.0
-    for c in range(d):
-        trace += buf[c, j]
-    slack = ROUND_OFF * abs(trace)
     theta = 1.0
     for k in range(5):
         for c in range(n_comp):
-            value = 0.0
-            for m in range(5):
-                value += weights[k, m] * buf[c, start + along * m]
-            trial[0, c] = value - buf[c, j]
+            trial[0, c] = deviation[k, c, j]
             trial[1, c] = buf[c, j] + theta * trial[0, c]
         if _positive(trial[1], d, slack, work):
             continue
         low, high = 0.0, theta
-        for _ in range(14):
+        exact = (1.0 - 1e-12) * _largest(buf[:, j], trial[0], d, slack)
+        if 0.0 <= exact < theta:
+            for c in range(n_comp):
+                trial[1, c] = buf[c, j] + exact * trial[0, c]
+            if _positive(trial[1], d, slack, work):
+                low = high = exact
+            else:
+                high = exact
+        for _ in range(14 if low < high else 0):
             middle = 0.5 * (low + high)
             for c in range(n_comp):
                 trial[1, c] = buf[c, j] + middle * trial[0, c]
@@ -120,6 +145,87 @@ def _limit(buf: Array, j: int, start: int, along: int, weights: Array, d: int, t
         if theta == 0.0:
             break
     return theta
+
+
+@kernel(nogil=True)
+def _deviations(buf: Array, deviation: Array, first: int, last: int, along: int, position: int, weights: Array) -> None:
+    """Control values less the means of the cells ``first <= j < last``, which are at ``position`` of their stencils, read in the direction ``along`` (1 or -1)."""
+    size = last - first
+    for c in range(buf.shape[0]):
+        mean = buf[c, first:last]
+        b0, b1, b2, b3, b4 = (
+            buf[c, first - along * position : last - along * position],
+            buf[c, first + along * (1 - position) : last + along * (1 - position)],
+            buf[c, first + along * (2 - position) : last + along * (2 - position)],
+            buf[c, first + along * (3 - position) : last + along * (3 - position)],
+            buf[c, first + along * (4 - position) : last + along * (4 - position)],
+        )
+        for k in range(5):
+            w0, w1, w2, w3, w4 = weights[k, 0], weights[k, 1], weights[k, 2], weights[k, 3], weights[k, 4]
+            out = deviation[k, c, first:last]
+            for i in range(size):
+                out[i] = w0 * b0[i] + w1 * b1[i] + w2 * b2[i] + w3 * b3[i] + w4 * b4[i] - mean[i]
+
+
+@kernel(nogil=True)
+def _thetas(
+    buf: Array, low_valid: int, high_valid: int, low_image: int, high_image: int, d: int, control: Array,
+    deviation: Array, bad: Array, slack: Array, trial: Array, work: Array, theta: Array,
+) -> None:  # fmt: skip
+    """What every cell keeps of its quartic.
+
+    What enters at a specular end is what leaves the mirrored line, to round-off: images (below ``low_image``, from ``high_image`` on) are limited from
+    that line's own side.
+    """
+    for position in range(5):
+        first = low_valid + position if position < 3 else high_valid - 5 + position
+        last = high_valid - 2 if position == 2 else first + 1
+        for side in range(3):
+            low = (low_valid, low_image, high_image)[side]
+            high = (low_image, high_image, high_valid)[side]
+            begin, end = max(first, low), min(last, high)
+            if begin < end and side == 1:
+                _deviations(buf, deviation, begin, end, 1, position, control[position])
+            elif begin < end:
+                _deviations(buf, deviation, begin, end, -1, 4 - position, control[4 - position])
+    for j in range(low_valid, high_valid):
+        trace = 0.0
+        for c in range(d):
+            trace += buf[c, j]
+        slack[j], theta[j], bad[j] = ROUND_OFF * abs(trace), 1.0, 0 if d == 2 else 1
+    if d == 2:
+        _two_levels(buf, deviation, low_valid, high_valid, slack[low_valid:high_valid], theta[low_valid:high_valid], bad[low_valid:high_valid])
+    for j in range(low_valid, high_valid):
+        if bad[j]:
+            theta[j] = _limit(buf, deviation, j, d, slack[j], trial, work)
+
+
+@kernel(nogil=True, error_model="numpy")
+def _two_levels(buf: Array, deviation: Array, low: int, high: int, slack: Array, theta: Array, bad: Array) -> None:
+    """:func:`_limit` for the cells ``low <= j < high`` side by side, by the closed form of :func:`_largest`; raises ``bad`` where that does not hold what it promises."""
+    size, (m0, m1, m2, m3) = high - low, (buf[0, low:high], buf[1, low:high], buf[2, low:high], buf[3, low:high])
+    for k in range(5):
+        d0, d1, d2, d3 = deviation[k, 0, low:high], deviation[k, 1, low:high], deviation[k, 2, low:high], deviation[k, 3, low:high]
+        for i in range(size):
+            unit = abs(m0[i]) + abs(m1[i]) + slack[i]
+            one = 1.0 / unit if unit > 0.0 else 0.0
+            a, b, re, im = one * (m0[i] + slack[i]), one * (m1[i] + slack[i]), one * m2[i], one * m3[i]
+            a1, b1, re1, im1 = one * d0[i], one * d1[i], one * d2[i], one * d3[i]
+            constant = a * b - re * re - im * im
+            linear = a * b1 + b * a1 - 2.0 * (re * re1 + im * im1)
+            square = a1 * b1 - re1 * re1 - im1 * im1
+            root = np.sqrt(max(linear * linear - 4.0 * square * constant, 0.0))
+            above = 2.0 * constant if linear < 0.0 else -0.5 * (linear + root)
+            below = root - linear if linear < 0.0 else square
+            found = 2.0 if (linear >= 0.0) & (square >= 0.0) else (1.0 - 1e-12) * (above / below)
+            stays = (a + a1 >= 0.0) & (b + b1 >= 0.0) & ((a + a1) * (b + b1) >= (re + re1) ** 2 + (im + im1) ** 2)
+            theta[i] = theta[i] if stays else min(theta[i], max(found, 0.0))
+    for k in range(5):
+        d0, d1, d2, d3 = deviation[k, 0, low:high], deviation[k, 1, low:high], deviation[k, 2, low:high], deviation[k, 3, low:high]
+        for i in range(size):
+            a, b = m0[i] + theta[i] * d0[i] + slack[i], m1[i] + theta[i] * d1[i] + slack[i]
+            re, im = m2[i] + theta[i] * d2[i], m3[i] + theta[i] * d3[i]
+            bad[i] += 0 if (a >= 0.0) & (b >= 0.0) & (a * b >= re * re + im * im) else 1
 
 
 #: Blocks of lines that a parallel sweep hands out.
@@ -138,15 +244,17 @@ def _remap_lines(
     """Do the lines ``line0 <= line < line1`` of :func:`remap`."""
     n_comp = x.shape[0]
     buf = np.zeros((n_comp, n + 2 * ghosts))
-    theta = np.zeros(n + 2 * ghosts)
-    start = np.zeros(n + 2 * ghosts, dtype=np.int64)
+    theta, slack, bad = np.zeros(n + 2 * ghosts), np.zeros(n + 2 * ghosts), np.zeros(n + 2 * ghosts, dtype=np.int64)
+    deviation = np.zeros((5, n_comp, n + 2 * ghosts))
     part = np.zeros((n_comp, n + 1))
     cell = np.zeros(n + 1, dtype=np.int64)
-    w = np.zeros(5)
+    xi, w = np.zeros(n + 1), np.zeros((5, n + 1))
     trial = np.zeros((2, n_comp))
     work = np.zeros((d, d), dtype=np.complex128)
     low_valid = ghosts if lower == OPEN else 0
     high_valid = n + ghosts if upper == OPEN else n + 2 * ghosts
+    low_image = ghosts if lower == SPECULAR else low_valid
+    high_image = n + ghosts if upper == SPECULAR else high_valid
     for line in range(line0, line1):
         origin = (line // after) * n * after + line % after
         other = (mirror[line] // after) * n * after + mirror[line] % after
@@ -162,14 +270,7 @@ def _remap_lines(
                     buf[c, ghosts + n + k] = x[c, origin + (k % n) * after]
                 elif upper == SPECULAR:
                     buf[c, ghosts + n + k] = x[c, other + max(n - 1 - k, 0) * after]
-        for j in range(low_valid, high_valid):
-            s = min(max(j - 2, low_valid), high_valid - 5)
-            start[j] = s
-            # what enters at a specular end is what leaves the mirrored line, to round-off: images are limited from that line's own side
-            if (lower == SPECULAR and j < ghosts) or (upper == SPECULAR and j >= n + ghosts):
-                theta[j] = _limit(buf, j, s + 4, -1, control[s + 4 - j], d, trial, work)
-            else:
-                theta[j] = _limit(buf, j, s, 1, control[j - s], d, trial, work)
+        _thetas(buf, low_valid, high_valid, low_image, high_image, d, control, deviation, bad, slack, trial, work, theta)
         pattern = foot_of_line[line]
         for i in range(n + 1):
             position = feet[pattern, i] + ghosts
@@ -177,20 +278,26 @@ def _remap_lines(
                 position = max(position, float(ghosts))
             if upper == OPEN:
                 position = min(position, float(n + ghosts))
-            j = min(int(np.floor(position)), high_valid - 1)
-            xi = position - j
-            cell[i] = j
-            for m in range(5):
-                value = 0.0
-                for power in range(5, 0, -1):
-                    value = (value + primitive[j - start[j], m, power]) * xi
-                w[m] = value
-            th = theta[j]
-            for c in range(n_comp):
-                value = 0.0
+            cell[i] = min(int(np.floor(position)), high_valid - 1)
+            xi[i] = position - cell[i]
+        for m in range(5):  # in the middle of the stencil
+            p1, p2, p3, p4, p5 = primitive[2, m, 1], primitive[2, m, 2], primitive[2, m, 3], primitive[2, m, 4], primitive[2, m, 5]
+            for i in range(n + 1):
+                w[m, i] = ((((p5 * xi[i] + p4) * xi[i] + p3) * xi[i] + p2) * xi[i] + p1) * xi[i]
+        for i in range(n + 1):
+            j = cell[i]
+            start = min(max(j - 2, low_valid), high_valid - 5)
+            if j - start != 2:
                 for m in range(5):
-                    value += w[m] * buf[c, start[j] + m]
-                part[c, i] = th * value + (1.0 - th) * xi * buf[c, j]
+                    value = 0.0
+                    for power in range(5, 0, -1):
+                        value = (value + primitive[j - start, m, power]) * xi[i]
+                    w[m, i] = value
+            th = theta[j]
+            rest = (1.0 - th) * xi[i]
+            for c in range(n_comp):
+                value = w[0, i] * buf[c, start] + w[1, i] * buf[c, start + 1] + w[2, i] * buf[c, start + 2] + w[3, i] * buf[c, start + 3] + w[4, i] * buf[c, start + 4]
+                part[c, i] = th * value + rest * buf[c, j]
         for i in range(n):
             j0, j1 = cell[i], cell[i + 1]
             for c in range(n_comp):
