@@ -15,7 +15,7 @@ import cqpde as cq
 from cqpde.channels.convolution import Convolution
 from cqpde.channels.spectral import Multiplier
 from cqpde.cli import main
-from cqpde.components import to_components, trace_norm_bound
+from cqpde.components import copy_state, to_components, trace_norm_bound
 from cqpde.errors import OptionError
 from cqpde.kernels import rows
 from cqpde.kernels.circulant import residue_tables
@@ -84,6 +84,35 @@ def test_a_sweep_of_coupled_components_is_a_matrix_of_convolutions(n, members):
         expected = np.moveaxis(np.fft.irfft(np.einsum("rck,cbjk->rbjk", table, lines), n, axis=-1), -1, axis + 2)
         Convolution.of(Multiplier(tuple(range(members)), row, col, base, strides, table.reshape(-1)), x, axis + 1).apply(x)
         assert np.abs(x - expected).max() < 2e-15 * n**0.5 * np.abs(expected).max()
+
+
+def test_a_part_of_a_state_is_swept_where_it_lies():
+    """Slices along any axis of a state that begins with a line of the cache, other cells untouched; views with a negative stride are refused."""
+    rng = np.random.default_rng(3)
+    kernel = rng.standard_normal(20)
+    multiplier = Multiplier((0, 1), np.arange(2), np.arange(2), np.zeros(2, dtype=np.int64), np.array([[0, 0, 1, 0]] * 2), np.fft.rfft(kernel))
+    state = copy_state(rng.standard_normal((2, 1, 9, 20, 12)))
+    for part in (np.s_[:, :, 3:7], np.s_[:, :, :, :, 5:], np.s_[:, :, :, :, 4:5], np.s_[:, :, 2:3, :, :7]):
+        x = state.copy()
+        expected = x.copy()
+        expected[part] = np.fft.irfft(np.fft.rfft(x[part], axis=3) * np.fft.rfft(kernel)[:, None], 20, axis=3)
+        whole = copy_state(x)
+        Convolution.of(multiplier, whole[part], 2).apply(whole[part])
+        assert np.abs(whole - expected).max() < 1e-14 * np.abs(expected).max()
+        rest = np.ones(x.shape, dtype=bool)
+        rest[part] = False
+        assert np.array_equal(whole[rest], x[rest])
+    with pytest.raises(AssertionError, match="must lie in memory"):
+        Convolution.of(multiplier, state[::-1], 2).apply(state[::-1])
+
+
+@pytest.mark.parametrize(("precision", "cells"), [("single", 48), ("double", 400)])
+def test_a_coherence_that_decays_to_nothing_in_a_step_is_swept_too(precision, cells):
+    grid = cq.Grid(q=(-6, 6, cells), p=(-9, 9, cells))
+    model = cq.models.linear_diosi(excess=2e4)
+    sol = cq.solve(model, cq.gaussian(grid, 0, 0.6, cq.ket("+")), [0, 0.05], dt=0.05, precision=precision, method="split", tol=0.9, force=True, grid_error=False)
+    assert abs(float(sol.trace[-1]) - 1) < (1e-6 if precision == "single" else 1e-12)
+    assert float(abs(sol.rho[-1, 0, 1]).max()) == 0.0
 
 
 def test_the_same_bits_for_any_threads_and_any_part_of_the_lines():

@@ -81,7 +81,7 @@ class Flow:
 
     @property
     def nbytes(self) -> int:
-        """Memory of its tables."""
+        """Memory of its tables; those of its convolution are made later (:meth:`Composition.convolve` counts them)."""
         lines = 0 if self.lines is None else self.lines.matrices.nbytes
         multiplier = 0 if self.multiplier is None else self.multiplier.table.nbytes
         return lines + multiplier + (0 if self.local is None else self.local.coef.nbytes)
@@ -215,9 +215,12 @@ class Composition:
 
     def convolve(self, flow: Flow, x: Array) -> bool:
         """Sweep a large state (see :meth:`Flow.convolved`); whether that was possible."""
+        before = flow.convolution
         found = flow.convolved(x, self.skip_below)
         if found is None or flow.convolution is None:
             return False
+        if flow.convolution is not before:
+            self.known.bytes += flow.convolution.nbytes
         self.left_out += found[0] * self.grid.cell_volume
         self.watch += found[1]
         self.watched.update(flow.convolution.members.tolist())

@@ -23,8 +23,9 @@ MOST_DEGREE = 63
 #: Values of the lines that are done at once: they stay in cache.
 TOGETHER = 1 << 14
 
-#: Lines that are done at once, at least (a few cache lines of each row), and bytes of a row at most, of lines apart in memory and along it.
-FEWEST, MOST_ACROSS, MOST_ALONG = 32, 2048, 512
+#: Lines that are done at once, at least where there are as many (of neighbours in memory a few will do), and bytes of a row at most, of lines apart in
+#: memory and along it.
+FEWEST, FEWEST_NEIGHBOURS, MOST_ACROSS, MOST_ALONG = 32, 8, 2048, 512
 
 #: Tables that are made at once.
 MADE = 256
@@ -76,13 +77,19 @@ class Convolution:
         """The axes whose lines are done side by side: all dependent or all not; and whether the lines are neighbours in memory."""
         others = [i for i in range(len(self.shape)) if i != self.axis]
         last = min((i for i in others if self.shape[i] > 1), default=others[-1], key=lambda i: self.apart[i])
+        count = lambda axes: int(np.prod([self.shape[i] for i in axes]))
         lanes: list[int] = []
-        run = self.apart[last]
+        run, contiguous = self.apart[last], self.apart[last] == 1
         for i in reversed(others):
-            if (i in self._depends) != (last in self._depends) or self.apart[i] != run:
+            if self.shape[i] > 1 and ((i in self._depends) != (last in self._depends) or self.apart[i] != run):
                 break
             lanes, run = [i, *lanes], run * self.shape[i]
-        return lanes, self.apart[last] == 1
+        if count(lanes) < (FEWEST_NEIGHBOURS if contiguous else FEWEST):
+            free = [i for i in others if i not in self._depends]
+            more = free if count(free) >= FEWEST else self._depends
+            if count(more) > count(lanes):
+                return more, False
+        return lanes, contiguous
 
     def _offsets(self, axes: list[int]) -> Array:
         """Places of all cells along ``axes``, at the first cell of the others."""
@@ -114,6 +121,8 @@ class Convolution:
         for part in connected(pattern):
             mine = np.flatnonzero(np.isin(m.row, part))
             mine = mine[np.lexsort((m.col[mine], m.row[mine]))]
+            assert np.isin(part, m.row[mine[m.row[mine] == m.col[mine]]]).all(), "every component must have a term of its own"
+            assert len(set(zip(m.row[mine], m.col[mine], strict=True))) == len(mine), "terms must be of different pairs of components"
             keys = [(int(m.base[e]), tuple(m.strides[e].tolist())) for e in mine]
             distinct = list(dict.fromkeys(keys))
             which = np.array([distinct.index(k) for k in keys], dtype=np.int64)
@@ -160,27 +169,34 @@ class Convolution:
         return _rounded(residue_tables(np.fft.irfft(table, n, axis=0), alone), last_degree(n, alone), self.dtype)
 
     @property
+    def nbytes(self) -> int:
+        """Memory of the tables (which it makes, if they are not there)."""
+        return sum({id(tables): tables.nbytes for *_, tables in self._sets}.values())
+
+    @property
     def members(self) -> Array:
         """The components that are swept."""
         return np.asarray(self.multiplier.members)
 
     def apply(self, x: Array, threshold: float = 0.0) -> tuple[float, float]:
-        """Apply to the state ``x`` (components, batch, *cells), contiguous or a slab of such a one, in place.
+        """Apply to the state ``x`` (components, batch, *cells), contiguous or a part of such a one by slices, in place.
 
         Lines that are done at once and have no number of the magnitude ``threshold`` are left as they are. Returns a bound of the sum of the trace
         norms of their cells, and a number that is finite if all cells of the other lines are.
         """
-        whole = x if x.flags.c_contiguous else x.base
-        assert whole is not None and whole.flags.c_contiguous and whole.shape[0] == x.shape[0]
-        begin = (x.ctypes.data - whole.ctypes.data) // x.itemsize
-        flat, n, step = whole.reshape(whole.shape[0], -1), self.shape[self.axis], self.apart[self.axis]
+        n, step = self.shape[self.axis], self.apart[self.axis]
+        size = 1 + sum((cells - 1) * apart for cells, apart in zip(self.shape, self.apart, strict=True))  # of memory from its first to its last cell
+        apart = x.strides[0] // x.itemsize if len(x) > 1 else size
+        assert self.suits(x) and min(self.apart) > 0 and apart >= size, "a state must lie in memory like the one that the sweep was made for"
+        # one row per component, from its first cell here on to that of the next one
+        flat = np.lib.stride_tricks.as_strided(x, (len(x), apart), (apart * x.itemsize, x.itemsize))
         outer, block, lanes, contiguous, width = self._places
-        weights, content, watch = norms(len(flat)), 0.0, 0.0
+        weights, content, watch = norms(len(x)), 0.0, 0.0
         for members, row, col, which, tables in self._sets:
             program, roots, _ = plan(n, collapsed=len(row) == 1)
             left_out, seen = np.zeros((2, len(outer) * -(-len(lanes) // width)))
             apply_circulants(
-                flat, n, step, begin + outer, block, lanes, contiguous, width, members, row, col, which, tables, program, roots.astype(x.dtype),
+                flat, n, step, outer, block, lanes, contiguous, width, members, row, col, which, tables, program, roots.astype(x.dtype),
                 x.dtype.type(threshold), weights[members], left_out, seen,
             )  # fmt: skip
             content, watch = content + float(left_out.sum()), watch + float(seen.sum())

@@ -118,7 +118,8 @@ class KickSymbol:
             # a single component's factors are multiplied before the exponential, which is then taken once per cell
             matrix = exponential(block)
             size = range(len(members))
-            parts.append((members, [(r, c, factor * matrix[..., r, c]) for r in size for c in size if np.any(matrix[..., r, c])]))
+            # every component keeps a term of its own, also one that decays to nothing
+            parts.append((members, [(r, c, factor * matrix[..., r, c]) for r in size for c in size if r == c or np.any(matrix[..., r, c])]))
         return pack_multiplier(parts, self.ndim)
 
 
