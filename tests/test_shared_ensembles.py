@@ -119,12 +119,16 @@ def test_dask_workers_give_the_bits_of_one_process():
         assert same(run(client=client), one)
         with pytest.raises(OptionError, match="and comm exclude each other"):
             run(client=client, comm=_Alone())
+        with pytest.raises(OptionError, match="and threads exclude each other"):
+            cq.unravel(MODEL, RHO0, [0, 1], trajectories=5000, threads=2, client=client)
 
         def exploding(z, rho):
             raise ModelError("moments", "is a planted mistake", "", "")
 
         with pytest.raises(ModelError, match="planted"):
             cq.unravel(MODEL, RHO0, [0, 1], trajectories=5000, seed=1, dt=0.1, moments={"m": exploding}, client=client)
+    with pytest.raises(OptionError, match="connected to its scheduler"):
+        run(client=client)
 
 
 class _Alone:

@@ -1,6 +1,6 @@
 """Bandwidth of every kind of sweep of the split route in equal steps, and of one of the finite volumes, against STREAM's triad and a matrix product.
 
-    python -m validation.bandwidth              # 4096^2 and 64^4 cells, d = 2 and 4: about 15 minutes, 9 GB
+    python -m validation.bandwidth              # 4096^2 and 64^4 cells, d = 2 and 4: about 5 minutes, 9 GB
     python -m validation.bandwidth --medium     # 1024^2 and 40^4 cells, d = 2
     python -m validation.bandwidth --quick      # small grids, one thread
 
@@ -25,6 +25,7 @@ from cqpde.channels.lines import contraction
 from cqpde.channels.parts import fields_at
 from cqpde.channels.spectral import apply_multiplier
 from cqpde.channels.structure import analyse
+from cqpde.components import empty_state
 from cqpde.fv.assemble import layout
 from cqpde.fv.generator import make_generator
 
@@ -52,13 +53,20 @@ def peak(precision: Any, budget: float) -> float:
     return 2.0 * 768**3 / seconds(lambda: a @ a, budget)
 
 
+def filled(shape: tuple[int, ...], precision: Any, value: float) -> Any:
+    """A state as runs have them, in memory of its own."""
+    out = empty_state(shape, precision)
+    out[...] = value
+    return out
+
+
 def sweeps(d: int, axes: int, n: int, precision: Any) -> Iterator[tuple[str, Any, Callable[[], Any]]]:
     """Name, state and action of every kind of sweep."""
     model = diagonal_model(d, axes)
     grid = cq.Grid(**{c: (-5, 5, n) for c in model.coordinates})
     found = analyse(model, grid, (0.0,))
     composition = Composition(model, grid, found, dtype=precision)
-    x = np.ones((d * d, 1, *grid.shape), dtype=precision)
+    x = filled((d * d, 1, *grid.shape), precision, 1.0)
     for part in found.parts:
         flow = composition.flow(part, 0.0, 0.01)  # in the precision of the state
         if flow.multiplier is not None:
@@ -76,7 +84,7 @@ def sweeps(d: int, axes: int, n: int, precision: Any) -> Iterator[tuple[str, Any
     if precision is np.float64:
         g = make_generator(model, grid, 0.0, layout(model, grid, (0.0,)), "limited")
         flat, e = x.reshape(d * d, -1), np.zeros((1, 2 * axes, d * d))
-        y, total = np.zeros_like(flat), np.zeros_like(flat)
+        y, total = filled(flat.shape, precision, 0.0), filled(flat.shape, precision, 0.0)
         yield "finite volumes", x, lambda: g.step(flat, e, y, e.copy(), total, e.copy(), 1e-3, 1.0, 0.0, 0.0)
 
 

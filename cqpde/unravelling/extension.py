@@ -65,7 +65,7 @@ def extend(
         If model, state or functions are not those of the ensemble.
     """
     began, many = time.perf_counter(), require_communicator(comm)
-    require_client(client, comm)
+    require_client(client, comm, threads)
     old = read(ens)
     a = ens.attrs
     functions = dict(moments or {})

@@ -140,7 +140,7 @@ def unravel(
     True
     """
     began, many = time.perf_counter(), require_communicator(comm)
-    require_client(client, comm)
+    require_client(client, comm, threads)
     seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if seed is None else seed
     seed = comm.bcast(seed) if many else seed
     if not isinstance(moments or {}, Mapping):

@@ -105,8 +105,8 @@ def share_of_threads(threads: int | None, comm: Any) -> int | None:
     return max(1, int(numba.get_num_threads()) // processes_here(comm))
 
 
-def require_client(client: Any, comm: Any) -> None:
-    """Refuse what is no Dask client, and one beside a communicator.
+def require_client(client: Any, comm: Any, threads: Any) -> None:
+    """Refuse what is no Dask client or a closed one, and one beside a communicator or a number of threads.
 
     Raises
     ------
@@ -116,5 +116,8 @@ def require_client(client: Any, comm: Any) -> None:
         return
     if not all(hasattr(client, name) for name in ("submit", "scatter", "nthreads", "cancel")):
         raise OptionError("client", "must be a dask.distributed.Client", type(client).__name__, "Make it with distributed.Client(...)")
-    if comm is not None:
-        raise OptionError("client", "and comm exclude each other", "both", "Give one of them")
+    for name, other in (("comm", comm), ("threads", threads)):
+        if other is not None:
+            raise OptionError("client", f"and {name} exclude each other", "both", "Give one of them")
+    if getattr(client, "status", "running") in ("closing", "closed"):
+        raise OptionError("client", "must be connected to its scheduler", client.status, "Make a new one with distributed.Client(...)")
