@@ -137,10 +137,10 @@ def test_specular_end_keeps_the_trace_where_the_limiter_acts(ends):
     assert float(sol.cq.moment("p")[-1]) > 1.0  # it came back
 
 
-@pytest.mark.parametrize(("d", "bound"), [(1, 1e-9), (2, 1e-7), (3, 1e-4)])
+@pytest.mark.parametrize("d", [1, 2, 3])
 @pytest.mark.parametrize("size", [1.0, 1e-150])
-def test_the_limiter_keeps_as_much_of_the_quartic_as_can_be(d, bound, size):
-    """Against eigenvalues and a bisection of 60 steps; three levels have 14 steps instead of a closed form."""
+def test_the_limiter_keeps_as_much_of_the_quartic_as_can_be(d, size):
+    """Against eigenvalues and a bisection of 60 steps."""
     rng, cells = np.random.default_rng(d), 60
     least = lambda m: np.linalg.eigvalsh(m)[..., 0]
     control = remap.tables()[0]
@@ -162,7 +162,7 @@ def test_the_limiter_keeps_as_much_of_the_quartic_as_can_be(d, bound, size):
                     middle = 0.5 * (low + high)
                     low, high = (middle, high) if least(rho[j] + middle * change).min() >= allowed else (low, middle)
                 limited += 1
-                assert theta[j] == pytest.approx(low, abs=bound)
+                assert theta[j] == pytest.approx(low, abs=1.01 * 2.0**-remap.HALVINGS)
             else:
                 assert theta[j] == 1.0
     assert limited > 100

@@ -24,6 +24,9 @@ OPEN, PERIODIC, SPECULAR = 0, 1, 2
 #: Eigenvalues may be this negative, relative to the trace of the cell, before the limiter acts.
 ROUND_OFF = 1e-15
 
+#: The fraction that the limiter keeps is found by so many halvings.
+HALVINGS = 16
+
 
 @cache
 def tables() -> tuple[Array, Array]:
@@ -86,33 +89,6 @@ def _positive(m: Array, d: int, slack: float, work: Array) -> bool:
     return True
 
 
-@kernel(inline="always")
-def _largest(m: Array, change: Array, d: int, slack: float) -> float:
-    """Where ``m + slack + theta change`` ceases to be positive semi-definite, in closed form for up to two levels; -1 where there is none.
-
-    For two levels the determinant is a quadratic in theta, and its smallest positive zero is sought.
-    """
-    if d == 1:
-        return (m[0] + slack) / -change[0] if change[0] < 0.0 else -1.0
-    unit = abs(m[0]) + abs(m[1]) + slack if d == 2 else 0.0
-    if not unit > 0.0:
-        return -1.0
-    one = 1.0 / unit  # squares of squares of what lies far out are not numbers
-    a, b, re, im = one * (m[0] + slack), one * (m[1] + slack), one * m[2], one * m[3]
-    a1, b1, re1, im1 = one * change[0], one * change[1], one * change[2], one * change[3]
-    constant = a * b - re * re - im * im
-    linear = a * b1 + b * a1 - 2.0 * (re * re1 + im * im1)
-    square = a1 * b1 - re1 * re1 - im1 * im1
-    under = linear * linear - 4.0 * square * constant
-    if not under >= 0.0:
-        return -1.0
-    if linear < 0.0:
-        return 2.0 * constant / (np.sqrt(under) - linear)
-    if square < 0.0:
-        return -0.5 * (linear + np.sqrt(under)) / square
-    return -a / a1 if a1 < 0.0 else -b / b1 if b1 < 0.0 else -1.0  # of rank one along the whole way
-
-
 @kernel()
 def _limit(buf: Array, deviation: Array, j: int, d: int, slack: float, trial: Array, work: Array) -> float:
     """Largest fraction of the ``deviation`` of the quartic's control matrices from the mean of cell ``j`` that stays positive semi-definite."""
@@ -125,15 +101,7 @@ def _limit(buf: Array, deviation: Array, j: int, d: int, slack: float, trial: Ar
         if _positive(trial[1], d, slack, work):
             continue
         low, high = 0.0, theta
-        exact = (1.0 - 1e-12) * _largest(buf[:, j], trial[0], d, slack)
-        if 0.0 <= exact < theta:
-            for c in range(n_comp):
-                trial[1, c] = buf[c, j] + exact * trial[0, c]
-            if _positive(trial[1], d, slack, work):
-                low = high = exact
-            else:
-                high = exact
-        for _ in range(14 if low < high else 0):
+        for _ in range(HALVINGS):
             middle = 0.5 * (low + high)
             for c in range(n_comp):
                 trial[1, c] = buf[c, j] + middle * trial[0, c]
@@ -170,7 +138,7 @@ def _deviations(buf: Array, deviation: Array, first: int, last: int, along: int,
 @kernel(nogil=True)
 def _thetas(
     buf: Array, low_valid: int, high_valid: int, low_image: int, high_image: int, d: int, control: Array,
-    deviation: Array, bad: Array, slack: Array, trial: Array, work: Array, theta: Array,
+    deviation: Array, over: Array, slack: Array, trial: Array, work: Array, theta: Array,
 ) -> None:  # fmt: skip
     """What every cell keeps of its quartic.
 
@@ -192,40 +160,44 @@ def _thetas(
         trace = 0.0
         for c in range(d):
             trace += buf[c, j]
-        slack[j], theta[j], bad[j] = ROUND_OFF * abs(trace), 1.0, 0 if d == 2 else 1
-    if d == 2:
-        _two_levels(buf, deviation, low_valid, high_valid, slack[low_valid:high_valid], theta[low_valid:high_valid], bad[low_valid:high_valid])
-    for j in range(low_valid, high_valid):
-        if bad[j]:
+        slack[j], theta[j] = ROUND_OFF * abs(trace), 1.0
+        if d != 2:
             theta[j] = _limit(buf, deviation, j, d, slack[j], trial, work)
+    if d == 2:
+        _two_levels(buf, deviation, low_valid, high_valid, slack[low_valid:high_valid], theta[low_valid:high_valid], over[low_valid:high_valid])
 
 
-@kernel(nogil=True, error_model="numpy")
-def _two_levels(buf: Array, deviation: Array, low: int, high: int, slack: Array, theta: Array, bad: Array) -> None:
-    """:func:`_limit` for the cells ``low <= j < high`` side by side, by the closed form of :func:`_largest`; raises ``bad`` where that does not hold what it promises."""
-    size, (m0, m1, m2, m3) = high - low, (buf[0, low:high], buf[1, low:high], buf[2, low:high], buf[3, low:high])
-    for k in range(5):
-        d0, d1, d2, d3 = deviation[k, 0, low:high], deviation[k, 1, low:high], deviation[k, 2, low:high], deviation[k, 3, low:high]
+@kernel(nogil=True)
+def _two_levels(buf: Array, deviation: Array, low: int, high: int, slack: Array, theta: Array, over: Array) -> None:
+    """:func:`_limit` of two levels for the cells ``low <= j < high`` side by side.
+
+    The fraction could be had in closed form, from where a determinant vanishes; that of a pure state does so everywhere, and only halving is safe from round-off.
+    """
+    m0, m1, m2, m3 = buf[0, low:high], buf[1, low:high], buf[2, low:high], buf[3, low:high]
+    size = high - low
+    most, fails = np.empty(size), np.empty(size, dtype=np.int64)
+    for step in range(HALVINGS + 1):
+        fails[:] = 0
+        for k in range(5):
+            d0, d1, d2, d3 = deviation[k, 0, low:high], deviation[k, 1, low:high], deviation[k, 2, low:high], deviation[k, 3, low:high]
+            for i in range(size):
+                f = theta[i]
+                a, b, re, im = m0[i] + f * d0[i] + slack[i], m1[i] + f * d1[i] + slack[i], m2[i] + f * d2[i], m3[i] + f * d3[i]
+                fails[i] += 0 if (a >= 0.0) & (b >= 0.0) & (a * b >= re * re + im * im) else 1
+        if step == 0:
+            if fails.sum() == 0:
+                return
+            over[:] = fails
+            most[:] = 1.0
+            least = np.zeros(size)
+        else:
+            for i in range(size):
+                least[i] = least[i] if fails[i] else theta[i]
+                most[i] = theta[i] if fails[i] else most[i]
         for i in range(size):
-            unit = abs(m0[i]) + abs(m1[i]) + slack[i]
-            one = 1.0 / unit if unit > 0.0 else 0.0
-            a, b, re, im = one * (m0[i] + slack[i]), one * (m1[i] + slack[i]), one * m2[i], one * m3[i]
-            a1, b1, re1, im1 = one * d0[i], one * d1[i], one * d2[i], one * d3[i]
-            constant = a * b - re * re - im * im
-            linear = a * b1 + b * a1 - 2.0 * (re * re1 + im * im1)
-            square = a1 * b1 - re1 * re1 - im1 * im1
-            root = np.sqrt(max(linear * linear - 4.0 * square * constant, 0.0))
-            above = 2.0 * constant if linear < 0.0 else -0.5 * (linear + root)
-            below = root - linear if linear < 0.0 else square
-            found = 2.0 if (linear >= 0.0) & (square >= 0.0) else (1.0 - 1e-12) * (above / below)
-            stays = (a + a1 >= 0.0) & (b + b1 >= 0.0) & ((a + a1) * (b + b1) >= (re + re1) ** 2 + (im + im1) ** 2)
-            theta[i] = theta[i] if stays else min(theta[i], max(found, 0.0))
-    for k in range(5):
-        d0, d1, d2, d3 = deviation[k, 0, low:high], deviation[k, 1, low:high], deviation[k, 2, low:high], deviation[k, 3, low:high]
-        for i in range(size):
-            a, b = m0[i] + theta[i] * d0[i] + slack[i], m1[i] + theta[i] * d1[i] + slack[i]
-            re, im = m2[i] + theta[i] * d2[i], m3[i] + theta[i] * d3[i]
-            bad[i] += 0 if (a >= 0.0) & (b >= 0.0) & (a * b >= re * re + im * im) else 1
+            theta[i] = 0.5 * (least[i] + most[i]) if over[i] else 1.0
+    for i in range(size):
+        theta[i] = least[i] if over[i] else 1.0
 
 
 #: Blocks of lines that a parallel sweep hands out.
@@ -244,7 +216,7 @@ def _remap_lines(
     """Do the lines ``line0 <= line < line1`` of :func:`remap`."""
     n_comp = x.shape[0]
     buf = np.zeros((n_comp, n + 2 * ghosts))
-    theta, slack, bad = np.zeros(n + 2 * ghosts), np.zeros(n + 2 * ghosts), np.zeros(n + 2 * ghosts, dtype=np.int64)
+    theta, slack, over = np.zeros(n + 2 * ghosts), np.zeros(n + 2 * ghosts), np.zeros(n + 2 * ghosts, dtype=np.int64)
     deviation = np.zeros((5, n_comp, n + 2 * ghosts))
     part = np.zeros((n_comp, n + 1))
     cell = np.zeros(n + 1, dtype=np.int64)
@@ -270,7 +242,7 @@ def _remap_lines(
                     buf[c, ghosts + n + k] = x[c, origin + (k % n) * after]
                 elif upper == SPECULAR:
                     buf[c, ghosts + n + k] = x[c, other + max(n - 1 - k, 0) * after]
-        _thetas(buf, low_valid, high_valid, low_image, high_image, d, control, deviation, bad, slack, trial, work, theta)
+        _thetas(buf, low_valid, high_valid, low_image, high_image, d, control, deviation, over, slack, trial, work, theta)
         pattern = foot_of_line[line]
         for i in range(n + 1):
             position = feet[pattern, i] + ghosts
