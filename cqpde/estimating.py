@@ -23,10 +23,11 @@ from .errors import CqpdeError, CqpdeWarning, OptionError, SolverError, did_you_
 from .fv.assemble import layout
 from .grid import Grid
 from .initial import State, from_array
+from .kernels.circulant import SWEPT
 from .kernels.warm import warm
 from .model import Model
 from .options import is_number, read_times, require_integer, require_positive, require_word
-from .parallel.cost import Cost, cost, fv_traffic, split_traffic
+from .parallel.cost import Cost, cost, fv_traffic, gain_of_cores, split_traffic
 from .recorder import frame_times
 from .runs import PRECISIONS
 from .solver import probe_times, solve
@@ -261,7 +262,7 @@ def _shared(
     """What a shared run costs: its traffic from the parts of the model, the speed of one core and of several from short runs."""
     values, cells, cores = model.dim**2 * len(states), math.prod(whole.shape), numba.get_num_threads()
     small = _halved(whole, STEP_VALUES / values)
-    some = [_on(s, small) for s in states]
+    some, small_values = [_on(s, small) for s in states], values * math.prod(small.shape)
     state_bytes, probes = float(number_bytes(options)) * values * cells, probe_times(model, times)
     length = float(times[-1] - times[0])
     own_steps = trial.method == "split" and options.get("dt") is None
@@ -285,10 +286,11 @@ def _shared(
     finally:
         numba.set_num_threads(before)
     one, several = seconds[1], seconds[busy]
+    gain = gain_of_cores(busy) if trial.method == "split" and small_values > SWEPT else max(1.0, one / several)
     count = math.nan if own_steps or not trial.telling else steps / several
     if dt is not None and not own_steps:
         count = float(_equal_steps(times, dt) or 0)
-    return cost(traffic, ranks, machines, cores, one, max(1.0, one / several), network, count)
+    return cost(traffic, ranks, machines, cores, one, gain, network, count)
 
 
 def _halved(grid: Grid, cells: float) -> Grid:

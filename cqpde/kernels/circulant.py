@@ -26,7 +26,7 @@ SWEPT = 1 << 19
 #: Parts of a sweep that are handed out, per thread.
 PARTS = 8
 
-#: Numbers of a sweep from which on a second thread is worth it, and for every further one.
+#: Numbers of a sweep that are worth a thread.
 SHARED = 1 << 18
 
 #: Bytes of a unit up to which the next one is asked for while it is done: both stay in cache.

@@ -4,7 +4,7 @@ With ``V`` the bytes of the state (8 d^2 per cell and state of the batch) and ``
 
 .. math:: T = \frac{S_1}{s(\min(P', c))\,M} + \frac{B}{b} + l\,N + w\,W,
 
-``S_1`` the time of a step on one core and ``s`` the gain of several on this machine (both from trials, :mod:`cqpde.estimating`), ``P' = P/M`` processes on each of
+``S_1`` the time of a step on one core (from trials, :mod:`cqpde.estimating`) and ``s`` the gain of several on this machine (of a sweep, or of a trial of finite volumes), ``P' = P/M`` processes on each of
 ``M`` machines, ``B`` bytes in ``N`` messages sent by a process through a network of ``b`` bytes per second and ``l`` seconds per message, ``W`` waits for other
 processes of ``w`` seconds each.
 
@@ -22,9 +22,16 @@ Processes on one machine share the state: they wait where others send, and the s
 
 from __future__ import annotations
 
+import timeit
 from dataclasses import dataclass
 
+import numba
+import numpy as np
+
+from ..channels.convolution import Convolution
 from ..channels.parts import Structure
+from ..channels.spectral import stream_multiplier
+from ..components import empty_state
 from ..fv.assemble import Layout
 from ..grid import Grid
 from .composition import planned
@@ -101,6 +108,25 @@ def fv_traffic(plan: Layout, grid: Grid, transport: str, state_bytes: float, ran
     cut = planned_cut(plan, grid, transport)
     sent = 2.0 * halo_width(plan, transport, cut) * state_bytes / grid.shape[cut] if ranks > 1 else 0.0
     return Traffic(5.0 * state_bytes / ranks, sent, *((2, 2) if ranks > 1 else (0, 0)))
+
+
+def gain_of_cores(cores: int) -> float:
+    """How much faster some cores sweep a state of 34 MB together than one does.
+
+    Processes of one thread each gain as much in a step; threads of one process gain less, since they wait for each other at every sweep.
+    """
+    grid, before = Grid(a=(0, 1, 32), b=(0, 1, 32), c=(0, 1, 32), e=(0, 1, 32)), numba.get_num_threads()
+    x = empty_state((4, 1, *grid.shape), np.float64)
+    x[...] = 1.0
+    sweep = Convolution.of(stream_multiplier(grid, 0, np.ones((1,) * 4), None, 0.01, 4), x, 1)
+    seconds = []
+    try:
+        for threads in (1, cores):
+            numba.set_num_threads(threads)
+            seconds.append(min(timeit.repeat(lambda: sweep.apply(x), number=1, repeat=12)))
+    finally:
+        numba.set_num_threads(before)
+    return max(1.0, seconds[0] / seconds[1])
 
 
 def cost(traffic: Traffic, ranks: int, machines: int, cores: int, one: float, gain: float, network: float, count: float) -> Cost:
