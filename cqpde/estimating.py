@@ -279,15 +279,16 @@ def _shared(
     before = numba.get_num_threads()
     seconds: dict[int, float] = {}
     busy = min(-(-ranks // machines), cores)
+    by_sweep = trial.method == "split" and small_values > SWEPT
     try:
-        for threads in {1, busy}:
+        for threads in {1} if by_sweep else {1, busy}:
             numba.set_num_threads(threads)
             seconds[threads] = min(_per_step(model, some, at, options) for _ in range(3)) * cells / math.prod(small.shape)
     finally:
         numba.set_num_threads(before)
-    one, several = seconds[1], seconds[busy]
-    gain = gain_of_cores(busy) if trial.method == "split" and small_values > SWEPT else max(1.0, one / several)
-    count = math.nan if own_steps or not trial.telling else steps / several
+    one = seconds[1]
+    gain = gain_of_cores(busy) if by_sweep else max(1.0, one / seconds[busy])
+    count = math.nan if own_steps or not trial.telling else steps * gain / one
     if dt is not None and not own_steps:
         count = float(_equal_steps(times, dt) or 0)
     return cost(traffic, ranks, machines, cores, one, gain, network, count)
